@@ -1,0 +1,295 @@
+"""Ports: what the shell needs from the world, as protocols.
+
+Production adapters and the simulator implement the same ones; `bootstrap.py` wires them. All are used from one asyncio
+event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from reconciler.core.model import (
+    Assignment,
+    Facts,
+    Intent,
+    IntentResult,
+    InventoryItem,
+    Now,
+    ObjectKey,
+    Reason,
+    Release,
+    Rollout,
+    RolloutTarget,
+    Target,
+)
+
+T = TypeVar("T")
+
+
+# ---- time --------------------------------------------------------------------------------------------------------
+
+
+class Timer(Protocol):
+    """A pending call; `cancel` may be called at any time."""
+
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    """The policy clock: bakes, deadlines, backoff, staleness and health thresholds go by it. The demo steps it, the
+    simulator's is virtual. I/O timeouts never go by it but by the event loop's own time."""
+
+    def now(self) -> Now: ...
+
+    def call_at(self, monotonic_s: float, callback: Callable[[], None]) -> Timer:
+        """Call back once Now.monotonic reaches `monotonic_s` (at once if it has)."""
+        ...
+
+
+# ---- Git ---------------------------------------------------------------------------------------------------------
+
+
+class SourceError(Exception):
+    """The repository could not be read. `code` is a reason code (RepositoryUnreachable, RefNotFound, ...); `message` is
+    fit for people and carries no credential."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = Reason(code, message)
+
+
+@dataclass(frozen=True, slots=True)
+class TreeEntry:
+    """One file of a commit: `mode` as in git ("100644", "100755", "120000" a link, "160000" a submodule)."""
+
+    mode: str
+    blob: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Who and what, for people. `authored_wall` is seconds since the epoch."""
+
+    sha: str
+    author: str
+    subject: str
+    authored_wall: float
+
+
+class Source(Protocol):
+    """One Git repository at one ref, read only."""
+
+    async def head(self) -> str:
+        """The ref's commit, asked of the remote (`ls-remote`): cheap. Raises SourceError."""
+        ...
+
+    async def listing(self, sha: str) -> tuple[Commit, Mapping[str, TreeEntry]]:
+        """Every file of commit `sha` by path, fetched if need be. Raises SourceError."""
+        ...
+
+    async def read(self, blobs: Sequence[str]) -> Mapping[str, bytes]:
+        """Contents of `blobs`; a missing one is a SourceError."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+# ---- store -------------------------------------------------------------------------------------------------------
+
+
+class Conflict(Exception):
+    """Somebody else wrote the row first (compare-and-swap failed): gather again and decide anew."""
+
+
+class Fenced(Exception):
+    """This process's epoch is over: another daemon has opened the store. Nothing may be written any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """Durable state of a source. `fleet` is Fleet.metadata.name; the revisions are commit SHAs or ""."""
+
+    name: str
+    fleet: str = ""
+    last_attempted: str = ""
+    last_applied: str = ""
+    last_baked: str = ""
+    problems: str = "[]"  # JSON list of problems of last_attempted
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineRow:
+    """A release that is not to be started again on our own."""
+
+    application: str
+    digest: str
+    reason: Reason
+    rollout: str
+    created_wall: float
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """One line of the append-only audit log. `level` is one of the five levels; `data` is JSON-able."""
+
+    wall: float
+    level: str
+    code: str
+    message: str
+    source: str = ""
+    application: str = ""
+    cluster: str = ""
+    rollout: str = ""
+    actor: str = "reconciler"
+    data: Mapping[str, Any] | None = None
+    id: int = 0
+
+
+class Tx(Protocol):
+    """What can be read and written inside one transaction. Nothing here awaits. Reads see the transaction's writes.
+    Lists come back in a fixed order (by primary key unless said otherwise)."""
+
+    # sources, revisions
+    def source(self, name: str) -> SourceRow | None: ...
+    def put_source(self, row: SourceRow) -> None: ...
+    def put_revision(self, source: str, commit: Commit, seen_wall: float) -> None: ...
+    def revision(self, source: str, sha: str) -> Commit | None: ...
+
+    # releases: immutable, keyed by digest
+    def put_release(self, release: Release) -> None: ...
+    def release(self, digest: str) -> Release | None: ...
+
+    # assignments
+    def assignment(self, target: Target) -> Assignment | None: ...
+    def assignments(
+        self, *, source: str | None = None, application: str | None = None, cluster: str | None = None
+    ) -> list[Assignment]: ...
+    def put_assignment(self, row: Assignment) -> None: ...
+    def delete_assignment(self, target: Target) -> None: ...
+
+    # inventory
+    def inventory(self, target: Target) -> list[InventoryItem]: ...
+    def inventory_of_cluster(self, cluster: str) -> list[InventoryItem]: ...
+    def put_inventory(self, items: Sequence[InventoryItem]) -> None: ...
+    def delete_inventory(self, target: Target, keys: Sequence[ObjectKey]) -> None: ...
+
+    # rollouts
+    def rollout(self, rollout_id: str) -> Rollout | None: ...
+    def rollouts(
+        self,
+        *,
+        source: str | None = None,
+        application: str | None = None,
+        active: bool | None = None,
+        limit: int = 1000,
+    ) -> list[Rollout]:
+        """Newest first. `active` True: not in ENDED_STATES."""
+        ...
+
+    def insert_rollout(self, rollout: Rollout, targets: Sequence[RolloutTarget]) -> None: ...
+    def update_rollout(self, rollout: Rollout) -> Rollout:
+        """Write where id and version match and return it with version + 1; else raise Conflict."""
+        ...
+
+    def rollout_targets(self, rollout_id: str) -> list[RolloutTarget]:
+        """In plan order: wave, then place in the wave."""
+        ...
+
+    def put_rollout_targets(self, rollout_id: str, rows: Sequence[RolloutTarget]) -> None: ...
+    def active_rollout_of(self, targets: Sequence[Target]) -> dict[Target, list[tuple[str, RolloutTarget]]]:
+        """For each target its rows in active rollouts, oldest rollout first; targets in none are absent."""
+        ...
+
+    # intents
+    def intents(
+        self,
+        *,
+        cluster: str | None = None,
+        owner: str | None = None,
+        target: Target | None = None,
+        pending: bool | None = None,
+    ) -> list[Intent]:
+        """In the order they were committed (then `order`)."""
+        ...
+
+    def intent(self, intent_id: str) -> Intent | None: ...
+    def put_intents(self, intents: Sequence[Intent]) -> None:
+        """Insert; an intent whose id exists already is left as it is."""
+        ...
+
+    def abandon_intents(self, target: Target, reason: Reason) -> int:
+        """Pending intents of `target` become ABANDONED; returns how many."""
+        ...
+
+    def finish_intents(self, results: Sequence[IntentResult]) -> None:
+        """Record results (T2). A result for an intent that was abandoned meanwhile keeps it ABANDONED, but what is known
+        of the object goes to the inventory all the same: it is a fact. DONE/UNCHANGED applies set inventory OWNED with
+        uid and generation; a delete that is `gone` removes the inventory item."""
+        ...
+
+    # health facts
+    def facts(self, cluster: str) -> dict[tuple[Target, ObjectKey], Facts]: ...
+    def put_facts(self, target: Target, key: ObjectKey, facts: Facts) -> None: ...
+    def delete_facts(self, target: Target) -> None: ...
+
+    # quarantine, ledgers
+    def quarantined(self, application: str | None = None) -> list[QuarantineRow]: ...
+    def put_quarantine(self, rows: Sequence[QuarantineRow]) -> None: ...
+    def delete_quarantine(self, application: str, digest: str | None = None) -> int: ...
+    def spend(self, kind: str, scope: str, amount: int, wall: float) -> None: ...
+    def spent(self, kind: str, scope: str, since_wall: float) -> int: ...
+    def ledger_oldest(self, kind: str, scope: str, since_wall: float) -> float | None:
+        """Wall time of the oldest entry counted by `spent`: when budget begins to come back."""
+        ...
+
+    # audit and outbox
+    def audit(self, row: AuditRow) -> None: ...
+    def audit_log(
+        self, *, application: str | None = None, rollout: str | None = None, after_id: int = 0, limit: int = 200
+    ) -> list[AuditRow]:
+        """Newest first."""
+        ...
+
+    def put_outbox(self, key: str, kind: str, body: Mapping[str, Any], wall: float) -> bool:
+        """Queue a message once per `key`; False if it was there already."""
+        ...
+
+    def outbox(
+        self, *, sent: bool | None = None, limit: int = 100
+    ) -> list[tuple[str, str, Mapping[str, Any], float]]: ...
+    def mark_sent(self, key: str, wall: float) -> None: ...
+
+    def installation(self) -> str:
+        """A stable id of this installation, made when the store was made."""
+        ...
+
+
+class Store(Protocol):
+    """Durable state. Every write is one transaction under this process's epoch."""
+
+    @property
+    def epoch(self) -> int:
+        """+1 at every opening: Now.boot."""
+        ...
+
+    async def transact(self, point: str, work: Callable[[Tx], T]) -> T:
+        """Run `work` in one BEGIN IMMEDIATE transaction and commit; roll back when it raises. `point` names the place for
+        logs, metrics and the simulator's crashes. Raises Fenced."""
+        ...
+
+    async def read(self, point: str, work: Callable[[Tx], T]) -> T:
+        """Run `work` on a consistent read-only snapshot."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+# ---- notifications -----------------------------------------------------------------------------------------------
+
+
+class Notifier(Protocol):
+    """Delivers outbox messages, at least once; raises to have them tried again later."""
+
+    async def send(self, key: str, kind: str, body: Mapping[str, Any]) -> None: ...
