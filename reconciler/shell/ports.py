@@ -99,11 +99,11 @@ class Source(Protocol):
 # ---- store -------------------------------------------------------------------------------------------------------
 
 
-class Conflict(Exception):
+class ConflictError(Exception):
     """Somebody else wrote the row first (compare-and-swap failed): gather again and decide anew."""
 
 
-class Fenced(Exception):
+class FencedError(Exception):
     """This process's epoch is over: another daemon has opened the store. Nothing may be written any more."""
 
 
@@ -145,6 +145,17 @@ class AuditRow:
     actor: str = "reconciler"
     data: Mapping[str, Any] | None = None
     id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """A message to be delivered at least once; `key` makes it idempotent at the other end."""
+
+    key: str
+    kind: str
+    body: Mapping[str, Any]
+    created_wall: float
+    sent_wall: float | None = None
 
 
 class Tx(Protocol):
@@ -190,7 +201,7 @@ class Tx(Protocol):
 
     def insert_rollout(self, rollout: Rollout, targets: Sequence[RolloutTarget]) -> None: ...
     def update_rollout(self, rollout: Rollout) -> Rollout:
-        """Write where id and version match and return it with version + 1; else raise Conflict."""
+        """Write where id and version match and return it with version + 1; else raise ConflictError."""
         ...
 
     def rollout_targets(self, rollout_id: str) -> list[RolloutTarget]:
@@ -224,9 +235,9 @@ class Tx(Protocol):
         ...
 
     def finish_intents(self, results: Sequence[IntentResult]) -> None:
-        """Record results (T2). A result for an intent that was abandoned meanwhile keeps it ABANDONED, but what is known
-        of the object goes to the inventory all the same: it is a fact. DONE/UNCHANGED applies set inventory OWNED with
-        uid and generation; a delete that is `gone` removes the inventory item."""
+        """Record results (T2). A result for an intent that was abandoned meanwhile keeps it ABANDONED, but what is
+        known of the object goes to the inventory all the same: it is a fact. DONE/UNCHANGED applies set inventory OWNED
+        with uid and generation; a delete that is `gone` removes the inventory item."""
         ...
 
     # health facts
@@ -256,9 +267,7 @@ class Tx(Protocol):
         """Queue a message once per `key`; False if it was there already."""
         ...
 
-    def outbox(
-        self, *, sent: bool | None = None, limit: int = 100
-    ) -> list[tuple[str, str, Mapping[str, Any], float]]: ...
+    def outbox(self, *, sent: bool | None = None, limit: int = 100) -> list[OutboxRow]: ...
     def mark_sent(self, key: str, wall: float) -> None: ...
 
     def installation(self) -> str:
@@ -275,8 +284,8 @@ class Store(Protocol):
         ...
 
     async def transact(self, point: str, work: Callable[[Tx], T]) -> T:
-        """Run `work` in one BEGIN IMMEDIATE transaction and commit; roll back when it raises. `point` names the place for
-        logs, metrics and the simulator's crashes. Raises Fenced."""
+        """Run `work` in one BEGIN IMMEDIATE transaction and commit; roll back when it raises. `point` names the place
+        for logs, metrics and the simulator's crashes. Raises FencedError."""
         ...
 
     async def read(self, point: str, work: Callable[[Tx], T]) -> T:

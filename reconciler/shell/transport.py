@@ -1,8 +1,9 @@
 """Transport: one HTTP exchange with one API server, as values.
 
-The Kubernetes adapter (`kube_cluster.py`) speaks HTTP through this small protocol, so that the shipped requests, retries
-and watches run unchanged over aiohttp in production (`kube_http.py`) and over a direct call into the simulator's engine
-(`sim/apiserver.py`). Contract tests are requests, too, and run on the real server, HTTP and the direct call alike.
+The Kubernetes adapter (`kube_cluster.py`) speaks HTTP through this small protocol, so that the shipped requests,
+retries and watches run unchanged over aiohttp in production (`kube_http.py`) and over a direct call into the
+simulator's engine (`sim/apiserver.py`). Contract tests are requests, too, and run on the real server, HTTP and the
+direct call alike.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request: `path` without query ("/api/v1/namespaces"), query pairs in order, `timeout_s` for the whole exchange
-    (for a stream: until its status line and headers)."""
+    """One request: `path` without query ("/api/v1/namespaces"), query pairs in order, `timeout_s` for the whole
+    exchange (for a stream: until its status line and headers)."""
 
     method: str
     path: str
