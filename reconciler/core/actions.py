@@ -16,13 +16,15 @@ from reconciler.core.model import InventoryItem, Reason, Rollout, RolloutTarget,
 @dataclass(frozen=True, slots=True)
 class Apply:
     """Assign `digest` to `target` and write every object of that release that is not in sync. `purpose` is start,
-    rollback or heal; a heal assigns nothing new. Older intents of the target that are still pending are abandoned."""
+    rollback or heal; a heal assigns nothing new, and `streak` says which heal in a row it is. `attempt` makes the
+    intents' identities. Older intents of the target that are still pending are abandoned."""
 
     target: Target
     digest: str
     purpose: str
     attempt: int
     revision: str = ""
+    streak: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,14 @@ class Abandon:
 @dataclass(frozen=True, slots=True)
 class Baked:
     """Record that `digest` baked on `target`: from now on a rollback goes back to it."""
+
+    target: Target
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Record that `digest` is due on `target`: its wave passed while the target could not be reached."""
 
     target: Target
     digest: str
@@ -73,7 +83,7 @@ class Alert:
     targets: tuple[Target, ...] = ()
 
 
-Action = Apply | Abandon | Baked | Prune | Quarantine | Alert
+Action = Apply | Abandon | Baked | Due | Prune | Quarantine | Alert
 
 
 @dataclass(frozen=True, slots=True)

@@ -313,6 +313,7 @@ class RolloutTarget:
     state: TargetState = TargetState.WAITING
     reason: Reason | None = None
     changed: bool = False
+    rolling: bool = False  # a rollback of it has begun: from then on its baked release is the assigned one
     attempt: int = 0
     bake_s: float = 0.0
     bake_resets: int = 0
@@ -347,16 +348,19 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """The release a target is to have now. `baked` is the last one that baked there; `revision` is the commit that
-    the assigned release came from. Heal state is kept beside it, so that a restart does not heal faster:
-    `heal_attempts` in a row, the last of them at `heal_at_s` (Now.monotonic) of boot `heal_boot`."""
+    """The release a target is to have now ("" while it has none). `baked` is the last one that baked there and where a
+    rollback goes; `revision` is the commit that the assigned release came from; `due` is the newest release whose wave
+    passed while the target was unreachable. Heal state is kept beside it, so that a restart does not heal faster:
+    `heal_count` in all, `heal_streak` in a row, the last of them at `heal_at_s` (Now.monotonic) of boot `heal_boot`."""
 
     target: Target
     digest: str
     source: str
     revision: str = ""
     baked: str | None = None
-    heal_attempts: int = 0
+    due: str | None = None
+    heal_count: int = 0
+    heal_streak: int = 0
     heal_at_s: float = 0.0
     heal_boot: int = 0
 

@@ -146,7 +146,13 @@ def exclusive(path: Path) -> Iterator[None]:
 def run(command: list[str], directory: Path, environment: dict[str, str], purpose: str) -> None:
     """Run a build tool; its output is shown only when it fails."""
     done = subprocess.run(
-        command, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        command,
+        cwd=directory,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         print(done.stdout, file=sys.stderr)
@@ -157,7 +163,9 @@ def build_binaries(target: Path) -> None:
     """Build all programs into a scratch directory beside the target, then rename it into place."""
     go = shutil.which("go")
     if go is None:
-        raise BuildError("no `go` on PATH: install Go 1.26 or newer, or set KUBEBUILDER_ASSETS to a directory with binaries")
+        raise BuildError(
+            "no `go` on PATH: install Go 1.26 or newer, or set KUBEBUILDER_ASSETS to a directory with binaries"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="building-", dir=target.parent))
     environment = {**os.environ, "GOFLAGS": "", "GOWORK": "off", "CGO_ENABLED": "0"}

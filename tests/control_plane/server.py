@@ -32,6 +32,7 @@ from tests.control_plane.build import Assets
 ADMINISTRATOR = "administrator"
 NAMED_USERS = ("reconciler", "tenant-a", "tenant-b", "viewer", "stranger")
 START_ATTEMPTS = 3
+CRDS_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 FLINK_RESOURCES = ("flinkdeployments", "flinksessionjobs", "flinkstatesnapshots")
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
@@ -167,7 +168,11 @@ def apiserver_program(
         "--enable-priority-and-fairness=false",
         *flags,
     ]
-    ready = {"ready_url": f"{url}/readyz", "ca_file": str(certificates / "apiserver.crt"), "token": tokens[ADMINISTRATOR]}
+    ready = {
+        "ready_url": f"{url}/readyz",
+        "ca_file": str(certificates / "apiserver.crt"),
+        "token": tokens[ADMINISTRATOR],
+    }
     return {"name": "kube-apiserver", "command": command, **ready}
 
 
@@ -198,10 +203,12 @@ def controller_manager_program(
 def write_users(directory: Path, url: str) -> dict[str, str]:
     """Make a token per user, the token file, and a kubeconfig per user with the certificate to come."""
     tokens = {user: secrets.token_hex(16) for user in (ADMINISTRATOR, *NAMED_USERS)}
-    lines = [f'{token},{user},{user}{",system:masters" if user == ADMINISTRATOR else ""}' for user, token in tokens.items()]
+    lines = [
+        f"{token},{user},{user}{',system:masters' if user == ADMINISTRATOR else ''}" for user, token in tokens.items()
+    ]
     (directory / "tokens.csv").write_text("\n".join(lines) + "\n")
     for user, token in tokens.items():
-        cluster = {"server": url, "certificate-authority": str(directory / "certificates" / "apiserver.crt")}
+    XX
         config = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -292,24 +299,35 @@ def attach(directory: Path) -> ControlPlane | None:
     return ControlPlane(directory, facts["url"], facts["tokens"], hold)
 
 
+def wait_until_listable(plane: ControlPlane, path: str) -> None:
+    """A CRD is served some time after it was created, a large one after seconds."""
+    deadline = time.monotonic() + 60
+    while True:
+        status, answer = call(plane, "GET", path)
+        if status == 200:
+            return
+        if time.monotonic() > deadline:
+            raise ControlPlaneError(f"{path} not listable after 60 s: {status} {answer}")
+        time.sleep(0.05)
+
+
+def install_crd(plane: ControlPlane, crd: dict[str, Any]) -> None:
+    """Create one CRD where it is absent and wait until its objects can be listed."""
+    status, answer = call(plane, "POST", CRDS_PATH, crd)
+    if status not in (201, 409):
+        raise ControlPlaneError(f"installing {crd['metadata']['name']}: {status} {answer}")
+    spec = crd["spec"]
+    wait_until_listable(plane, f"/apis/{spec['group']}/{spec['versions'][0]['name']}/{spec['names']['plural']}")
+
+
 def install_crds(plane: ControlPlane, assets: Assets) -> None:
     """Create the Flink operator's CRDs and wait until their objects can be listed."""
     for path in assets.crds:
-        status, answer = call(
-            plane, "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", yaml=path.read_bytes()
-        )
+        status, answer = call(plane, "POST", CRDS_PATH, yaml=path.read_bytes())
         if status not in (201, 409):
             raise ControlPlaneError(f"installing {path.name}: {status} {answer}")
-    deadline = time.monotonic() + 60
-    waiting = list(FLINK_RESOURCES)
-    while waiting:
-        status, answer = call(plane, "GET", f"/apis/flink.apache.org/v1beta1/{waiting[0]}")
-        if status == 200:
-            waiting.pop(0)
-        elif time.monotonic() > deadline:
-            raise ControlPlaneError(f"{waiting[0]} not listable after 60 s: {status} {answer}")
-        else:
-            time.sleep(0.05)
+    for plural in FLINK_RESOURCES:
+        wait_until_listable(plane, f"/apis/flink.apache.org/v1beta1/{plural}")
 
 
 def required_by_environment() -> bool:

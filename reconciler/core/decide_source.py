@@ -1,0 +1,214 @@
+"""What a source decides: which rollouts to open, what they take over, and what becomes of targets in no rollout.
+
+One application at a time, level-triggered: the release that Git asks for is compared with the assigned one, whatever
+happened in between. A release in quarantine is not started again; a target whose cluster does not answer waits for its
+return, when the goal is read anew.
+
+    decide_application(facts, now) -> ApplicationDecision(open=..., take_over=..., decision=...)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from reconciler.core.actions import Cost, Decision, Prune, Step, Wait
+from reconciler.core.heal import decide_heal
+from reconciler.core.model import (
+    SETTLED_STATES,
+    Health,
+    InventoryItem,
+    Now,
+    Reason,
+    RolloutKind,
+    RolloutTarget,
+    Sync,
+    Target,
+    TargetState,
+)
+from reconciler.core.observation import Observation
+
+#: Deleting one of these loses state or a service's identity: they count against maxDeletes.
+STATEFUL_KINDS = frozenset({"FlinkDeployment", "FlinkSessionJob", "StatefulSet", "PersistentVolumeClaim"})
+
+#: A rollout that left the target in one of these has nothing more to say of it.
+LET_GO = frozenset({TargetState.ROLLED_BACK, TargetState.SUPERSEDED, TargetState.SKIPPED})
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationFacts:
+    """Everything `decide_application` may know of one application of one source.
+
+    `goals`: what Git asks for, digest by cluster; None where the application cannot be decided now (`blocked` says
+    why). `rows`: for each target its rows in active rollouts, oldest first. `prunable`: objects in the inventory that
+    the assigned release no longer has, by target, in deletion order. `deletions_allowed` is False while anything of the
+    source could not be read whole."""
+
+    application: str
+    revision: str
+    goals: Mapping[str, str]
+    blocked: Reason | None
+    seen: Observation
+    rows: Mapping[Target, list[tuple[str, RolloutTarget]]] = field(default_factory=dict)
+    quarantined: frozenset[str] = frozenset()
+    prunable: Mapping[Target, tuple[InventoryItem, ...]] = field(default_factory=dict)
+    prune_failed: Mapping[Target, Reason] = field(default_factory=dict)
+    deletions_allowed: bool = False
+    self_heal: bool = True
+    deletes_max: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A target that is to move: from the assigned release (None: nothing yet) to `digest`."""
+
+    target: Target
+    digest: str
+    from_digest: str | None
+    baked_digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationDecision:
+    """`open` is the new rollout's targets (empty: none) and its kind; `take_over` are rows of older rollouts with their
+    next value; `decision` holds heals, prunes and waits."""
+
+    open: tuple[Goal, ...] = ()
+    kind: RolloutKind = RolloutKind.CHANGE
+    take_over: tuple[tuple[str, RolloutTarget], ...] = ()
+    decision: Decision = field(default_factory=lambda: Decision(None))
+
+
+def decide_application(facts: ApplicationFacts, now: Now) -> ApplicationDecision:
+    """Decide one application: see the module's docstring."""
+    waits: list[Wait] = []
+    goals: list[Goal] = []
+    take_over: list[tuple[str, RolloutTarget]] = []
+    due = True
+    if facts.blocked is not None:
+        waits.append(Wait("", facts.blocked))
+    for cluster in sorted(facts.goals):
+        target = Target(facts.application, cluster)
+        found = _goal(facts, target, now)
+        if isinstance(found, Wait):
+            waits.append(found)
+        elif found is not None:
+            goals.append(found)
+            assignment = facts.seen.assignments.get(target)
+            due = due and assignment is not None and assignment.due == found.digest
+        take_over.extend(_taken_over(facts, target, found))
+    take_over.extend(_left(facts))
+    steps: list[Step] = []
+    for target in sorted(facts.seen.assignments):
+        if _in_rollout(facts, target):
+            continue
+        for outcome in (_heal(facts, target, now), _prune(facts, target)):
+            if isinstance(outcome, Step):
+                steps.append(outcome)
+            elif outcome is not None:
+                waits.append(outcome)
+    rechecks = [wait.recheck_at for wait in waits if wait.recheck_at is not None]
+    decision = Decision(None, tuple(steps), (), tuple(waits), min(rechecks) if rechecks else None)
+    kind = RolloutKind.CATCH_UP if goals and due else RolloutKind.CHANGE
+    return ApplicationDecision(tuple(goals), kind, tuple(take_over), decision)
+
+
+def _in_rollout(facts: ApplicationFacts, target: Target) -> bool:
+    """True if an active rollout decides the target: one that has it and has not settled it."""
+    return any(row.state not in SETTLED_STATES for _, row in facts.rows.get(target, ()))
+
+
+def _goal(facts: ApplicationFacts, target: Target, now: Now) -> Goal | Wait | None:
+    """The move this target is owed, why it is not made, or None if it has what it is to have."""
+    if facts.blocked is not None:
+        return None
+    assignment = facts.seen.assignments.get(target)
+    assigned = assignment.digest if assignment is not None else ""
+    digest = facts.goals[target.cluster]
+    wait: Wait | None = None
+    if digest in facts.quarantined and digest != assigned:
+        message = f"release {digest[:12]} was stopped before; another change, or `reconciler rollout retry`, ends it"
+        wait = Wait(str(target), Reason("Quarantined", message))
+        if assignment is None or not assignment.due or assignment.due in facts.quarantined:
+            return wait
+        digest = assignment.due
+    rows = facts.rows.get(target, [])
+    if rows and rows[-1][1].to_digest == digest and rows[-1][1].state not in LET_GO:
+        return None  # The newest rollout that has the target is already moving it there, or has.
+    if digest == assigned:
+        return wait
+    if facts.seen.unreachable(target, now):
+        cluster = facts.seen.clusters.get(target.cluster)
+        why = cluster.reason.message if cluster is not None and cluster.reason is not None else "does not answer"
+        if assignment is not None and assignment.due == digest:
+            message = f"cluster {target.cluster} {why}; it catches up when it returns"
+            return Wait(str(target), Reason("ClusterUnreachable", message))
+    baked = assignment.baked if assignment is not None else None
+    return Goal(target, digest, assigned or None, baked)
+
+
+def _taken_over(facts: ApplicationFacts, target: Target, found: Goal | Wait | None) -> list[tuple[str, RolloutTarget]]:
+    """Rows of older rollouts that this revision replaces: those of another release that are not yet settled."""
+    if facts.blocked is not None or isinstance(found, Wait):
+        return []
+    digest = facts.goals[target.cluster]
+    taken = []
+    for rollout_id, row in facts.rows.get(target, ()):
+        if row.to_digest == digest or row.state in SETTLED_STATES or row.superseding:
+            continue
+        taken.append((rollout_id, replace(row, superseding=True)))
+    return taken
+
+
+def _left(facts: ApplicationFacts) -> list[tuple[str, RolloutTarget]]:
+    """Waiting targets that the application no longer has: they are skipped; what is in flight runs to its end."""
+    if facts.blocked is not None or not facts.deletions_allowed:
+        return []
+    reason = Reason("TargetLeft", "the application no longer has this target")
+    return [
+        (rollout_id, replace(row, state=TargetState.SKIPPED, reason=reason))
+        for target in sorted(facts.rows)
+        if target.cluster not in facts.goals
+        for rollout_id, row in facts.rows[target]
+        if row.state is TargetState.WAITING
+    ]
+
+
+def _heal(facts: ApplicationFacts, target: Target, now: Now) -> Step | Wait | None:
+    """Repair drift of a target in no rollout. One that Git no longer declares is left alone."""
+    if target.cluster not in facts.goals and facts.blocked is None:
+        return None
+    assignment = facts.seen.assignments[target]
+    summary = facts.seen.intents.get(target)
+    pending = summary.pending if summary is not None else 0
+    cluster = facts.seen.clusters.get(target.cluster)
+    outcome = decide_heal(assignment, facts.seen.verdicts.get(target), cluster, pending, now)
+    if isinstance(outcome, Step) and not facts.self_heal:
+        return Wait(str(target), Reason("HealOff", "live differs; selfHeal is false, so it is only reported"))
+    return outcome
+
+
+def _prune(facts: ApplicationFacts, target: Target) -> Step | Wait | None:
+    """Delete what a healthy target's assigned release no longer has: last, in reverse order, within the limits."""
+    items = facts.prunable.get(target, ())
+    if not items or target.cluster not in facts.goals:
+        return None
+    if not facts.deletions_allowed:
+        return Wait(
+            str(target), Reason("DeletionsHeld", "not everything of this source could be read: nothing is deleted")
+        )
+    assignment = facts.seen.assignments[target]
+    verdict = facts.seen.verdict(target, assignment.digest)
+    if verdict is None or verdict.sync is not Sync.IN_SYNC or verdict.health.rank > Health.SUSPENDED.rank:
+        return Wait(str(target), Reason("PruneWaitsForHealth", "objects are deleted after the target is healthy"))
+    summary = facts.seen.intents.get(target)
+    if summary is not None and summary.pending:
+        return None
+    if target in facts.prune_failed:
+        return Wait(str(target), facts.prune_failed[target])
+    stateful = sum(item.key.kind in STATEFUL_KINDS for item in items)
+    if stateful > facts.deletes_max:
+        message = f"{stateful} stateful objects would be deleted, {facts.deletes_max} allowed (maxDeletes)"
+        return Wait(str(target), Reason("DeletesNeedApproval", message))
+    prune = Prune(target, assignment.digest, items, assignment.heal_count + 1)
+    return Step(target, None, (prune,), Cost(deletes=stateful))

@@ -1,0 +1,112 @@
+"""What an API server answers, as values: pages of a list, events of a watch, how a kind is addressed.
+
+Nothing is believed for its shape alone: a list without a resourceVersion, an item without a uid or a line that is no
+event is an error, because a fleet must never look empty or whole only because an answer was cut or came from a proxy.
+
+    watch_event(b'{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"7"}}}', resource)
+    # WatchEvent("BOOKMARK", "7")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import orjson
+
+from reconciler.core.model import Manifest, ObjectKey, Reason
+from reconciler.shell.kube_errors import READ, GoneError, InvalidError, Outcome, from_status, unexpected_answer
+
+
+class Resource(NamedTuple):
+    """How a kind is addressed."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool
+
+    @property
+    def api_version(self) -> str:
+        """As it stands in manifests: "v1", "apps/v1"."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+class ObjectVersion(NamedTuple):
+    """One row of a metadata list: which state an object is in, without the state."""
+
+    key: ObjectKey
+    uid: str
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list. `resource_version` is the whole list's: a watch from there misses nothing. `last` is True on
+    the page after which the list is complete."""
+
+    resource_version: str
+    objects: list[Manifest]
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvent:
+    """ADDED, MODIFIED, DELETED with the object and its key; BOOKMARK has neither, only the version reached."""
+
+    type: str
+    resource_version: str
+    key: ObjectKey | None = None
+    object: Manifest | None = None
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """JSON of `body`. What JSON cannot say (an integer beyond 64 bits) is the manifest's fault, not the server's."""
+    try:
+        return orjson.dumps(body)
+    except (orjson.JSONEncodeError, RecursionError) as error:
+        raise InvalidError(Reason("NotEncodable", f"the object cannot be sent as JSON: {error}")) from error
+
+
+def list_parts(answer: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Manifest]]:
+    """Metadata and items of a list, or of a Table's row objects. What is not plainly a whole list is none."""
+    kind, metadata = str(answer.get("kind") or ""), answer.get("metadata")
+    if not isinstance(metadata, dict) or not metadata.get("resourceVersion"):
+        raise unexpected_answer(f"a list was answered with {kind or 'something'} without a resourceVersion", READ)
+    if kind == "Table":
+        items: list[Any] = [row.get("object") if isinstance(row, dict) else None for row in answer.get("rows") or []]
+    elif kind.endswith("List") and "items" in answer:
+        items = answer["items"] or []
+    else:
+        raise unexpected_answer(f"a list was answered with {kind or 'something'}", READ)
+    for item in items:
+        found = item.get("metadata") if isinstance(item, dict) else None
+        if not isinstance(found, dict) or not all(found.get(part) for part in ("name", "uid", "resourceVersion")):
+            raise unexpected_answer("a list holds an item without name, uid or resourceVersion", READ)
+    return metadata, items
+
+
+def watch_event(line: bytes, resource: Resource) -> WatchEvent:
+    """One line of a watch. An ERROR event is raised as what it says."""
+    try:
+        event = orjson.loads(line)
+        kind, value = event["type"], event["object"]
+        if kind == "ERROR":
+            raise from_status(value, READ)
+        metadata = value["metadata"]
+        version = str(metadata["resourceVersion"])
+        if kind == "BOOKMARK":
+            return WatchEvent("BOOKMARK", version)
+        if kind in ("ADDED", "MODIFIED", "DELETED"):
+            key = ObjectKey(resource.group, resource.kind, metadata.get("namespace") or "", metadata["name"])
+            return WatchEvent(kind, version, key, value)
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise unexpected_answer(f"a watch of {resource.kind} sent a line that is no event", READ) from error
+    raise unexpected_answer(f"a watch of {resource.kind} sent an event of type {str(kind)[:40]}", READ)
+
+
+def not_whole(message: str) -> GoneError:
+    """The refusal of a list that cannot be trusted to be all there is."""
+    return GoneError(Reason("ListNotWhole", message), outcome=Outcome.TEMPORARY)

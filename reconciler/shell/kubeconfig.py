@@ -1,0 +1,299 @@
+"""Credentials and TLS of one cluster, out of a kubeconfig, with what a stranger's kubeconfig could do to us refused.
+
+The official client reads the file: contexts, tokens, exec plugins, auth providers, proxy. A kubeconfig is configuration that
+can run programs (`exec`, `auth-provider`), read any file of ours and send it away as a token (`tokenFile`, paths of
+certificates), and switch the verification of the server off; each of these needs a setting that allows it.
+
+Certificates and keys given as data never stay on disk: the certificate authority goes to the SSL library as text, a client
+certificate through a private file that is removed at once. Contexts with equal certificates share one SSL context. Tokens
+from files and plugins are read anew every minute and after a 401, since they are short-lived.
+
+Example: `connection, credentials = await load_connection(path, None, ssl_contexts=SslContexts())`; then
+`await credentials.authorization()` is `"Bearer ..."`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import copy
+import hashlib
+import ssl
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+TOKEN_MAX_AGE_S = 60.0
+MAX_KUBECONFIG_BYTES = 4 * 1024 * 1024
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class KubeconfigError(Exception):
+    """The kubeconfig cannot be used; one line that says what and what to change. Never quotes a credential."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where the API server is and how it is trusted. `ssl_context` is None for plain HTTP."""
+
+    server: str
+    ssl_context: ssl.SSLContext | None = None
+    tls_server_name: str | None = None
+    proxy: str | None = None
+
+
+@dataclass(slots=True)
+class SslContexts:
+    """One SSL context per distinct set of certificates: a context costs a megabyte and milliseconds."""
+
+    _contexts: dict[str, ssl.SSLContext] = field(default_factory=dict)
+
+    def context(
+        self, authority: str | None, certificate: bytes | None, key: bytes | None, *, verify: bool
+    ) -> ssl.SSLContext:
+        """The context for these PEM texts, made at the first request for it."""
+        parts = [authority or "", (certificate or b"").decode("latin-1"), (key or b"").decode("latin-1"), str(verify)]
+        name = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        if name not in self._contexts:
+            self._contexts[name] = make_context(authority, certificate, key, verify=verify)
+        return self._contexts[name]
+
+
+def make_context(
+    authority: str | None, certificate: bytes | None, key: bytes | None, *, verify: bool
+) -> ssl.SSLContext:
+    """A client context that trusts the authority given, or the system's where none is."""
+    context = ssl.create_default_context(cadata=authority)
+    # Newer Pythons also ask for key identifiers that many cluster-made certificate authorities do not write.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if certificate is not None and key is not None:
+        with tempfile.TemporaryDirectory(prefix="reconciler-") as directory:
+            certificate_file, key_file = Path(directory) / "certificate", Path(directory) / "key"
+            for target, content in ((certificate_file, certificate), (key_file, key)):
+                target.touch(mode=0o600)
+                target.write_bytes(content)
+            context.load_cert_chain(certificate_file, key_file)
+    return context
+
+
+@dataclass(slots=True)
+class FixedCredentials:
+    """A header value that does not change; None where a client certificate says who we are."""
+
+    value: str | None
+
+    async def authorization(self) -> str | None:
+        """The value."""
+        return self.value
+
+    def rejected(self) -> None:
+        """A fixed value stays what it is; the 401 goes to the caller."""
+
+
+@dataclass(slots=True)
+class TokenFileCredentials:
+    """A token in a file that somebody else renews (a projected service account token)."""
+
+    path: Path
+    _value: str | None = field(default=None, init=False)
+    _read_at: float = field(default=0.0, init=False)
+
+    async def authorization(self) -> str | None:
+        """The token, read anew when it is a minute old; an unreadable file is an OSError before anything is sent."""
+        now = asyncio.get_running_loop().time()
+        if self._value is None or now - self._read_at >= TOKEN_MAX_AGE_S:
+            self._value = "Bearer " + self.path.read_text().strip()
+            self._read_at = now
+        return self._value
+
+    def rejected(self) -> None:
+        """Read the file before the next request."""
+        self._value = None
+
+
+@dataclass(slots=True)
+class PluginCredentials:
+    """A token from an exec plugin or auth provider, kept by the official client's loader, which knows when it expires."""
+
+    loader: Any
+    configuration: Any
+    _asked_at: float = field(default=0.0, init=False)
+    _value: str | None = field(default=None, init=False)
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+
+    async def authorization(self) -> str | None:
+        """The token; the plugin is asked at most once a minute, one caller at a time."""
+        async with self._lock:
+            now = asyncio.get_running_loop().time()
+            if self._value is None or now - self._asked_at >= TOKEN_MAX_AGE_S:
+                await self.loader.load_and_set(self.configuration)
+                self._value = self.configuration.api_key.get("BearerToken")
+                self._asked_at = now
+                if self._value is None:
+                    # The loader logs a failing plugin and goes on without; a request without a user would only mislead.
+                    raise OSError("the kubeconfig's credential plugin returned no token")
+            return self._value
+
+    def rejected(self) -> None:
+        """Ask the plugin before the next request, its own idea of the expiry notwithstanding."""
+        self._value = None
+        if hasattr(self.loader, "exec_plugin_expiry"):
+            del self.loader.exec_plugin_expiry
+
+
+Credentials = FixedCredentials | TokenFileCredentials | PluginCredentials
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """The kubeconfig as a mapping."""
+    try:
+        if path.stat().st_size > MAX_KUBECONFIG_BYTES:
+            raise KubeconfigError(f"{path}: larger than {MAX_KUBECONFIG_BYTES} bytes")
+        document = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise KubeconfigError(f"{path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        # The parser's own text quotes the line, which may hold a token.
+        raise KubeconfigError(f"{path}: not valid YAML") from error
+    if not isinstance(document, dict):
+        raise KubeconfigError(f"{path}: not a kubeconfig: a mapping is expected")
+    return document
+
+
+def named(document: dict[str, Any], section: str, key: str, name: object, path: Path) -> dict[str, Any]:
+    """The entry of that name in one of the kubeconfig's lists."""
+    entries = document.get(section)
+    found = (
+        [entry.get(key) for entry in entries or () if isinstance(entry, dict) and entry.get("name") == name]
+        if isinstance(entries, list)
+        else []
+    )
+    if len(found) != 1 or not isinstance(found[0], dict):
+        raise KubeconfigError(f"{path}: no single entry named {name!r} in {section}")
+    return found[0]
+
+
+def refuse(
+    cluster: dict[str, Any], user: dict[str, Any], path: Path, *, execs: bool, files: bool, insecure: bool
+) -> None:
+    """What needs a setting and has none."""
+    for name in ("exec", "auth-provider"):
+        if name in user and not execs:
+            raise KubeconfigError(f"{path}: `{name}` runs a program; allow it with allow.kubeconfigExec")
+    for entry, name in (
+        (cluster, "certificate-authority"),
+        (user, "client-certificate"),
+        (user, "client-key"),
+        (user, "tokenFile"),
+    ):
+        if name in entry and f"{name}-data" not in entry and not files:
+            raise KubeconfigError(f"{path}: `{name}` names a file; inline it or allow it with allow.kubeconfigFiles")
+    if cluster.get("insecure-skip-tls-verify") and not insecure:
+        raise KubeconfigError(f"{path}: `insecure-skip-tls-verify` is refused; give the certificate authority")
+    server = urlsplit(str(cluster.get("server", "")))
+    if server.scheme not in ("http", "https") or not server.hostname or server.username or server.query:
+        raise KubeconfigError(f"{path}: `server` is not an http or https address without user and query")
+    if server.scheme == "http" and server.hostname not in LOOPBACK and not insecure:
+        raise KubeconfigError(f"{path}: `server` uses plain http beyond this machine")
+
+
+def pem(entry: dict[str, Any], name: str, path: Path) -> bytes | None:
+    """A certificate or key, given as data or as a file (relative to the kubeconfig)."""
+    if f"{name}-data" in entry:
+        try:
+            return base64.b64decode(str(entry[f"{name}-data"]), validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise KubeconfigError(f"{path}: `{name}-data` is not base64") from error
+    if name in entry:
+        try:
+            return (path.parent / str(entry[name])).read_bytes()
+        except OSError as error:
+            raise KubeconfigError(f"{path}: `{name}`: {error.strerror}") from error
+    return None
+
+
+async def official_loader(document: dict[str, Any], context: str, path: Path) -> tuple[Any, Any]:
+    """The official client's reading of users and clusters, of a copy without the certificates we handle ourselves.
+
+    Imported here: the library costs a third of a second, and commands that speak to no cluster must not pay it."""
+    from kubernetes.aio.client import Configuration
+    from kubernetes.aio.config import ConfigException
+    from kubernetes.aio.config.kube_config import KubeConfigLoader
+
+    stripped = copy.deepcopy(document)
+    ours = {
+        "certificate-authority": "clusters",
+        "client-certificate": "users",
+        "client-key": "users",
+        "tokenFile": "users",
+    }
+    for name, section in ours.items():
+        for entry in stripped[section] if isinstance(stripped.get(section), list) else ():
+            inner = entry.get(section[:-1]) if isinstance(entry, dict) else None
+            if isinstance(inner, dict):
+                inner.pop(name, None)
+                inner.pop(f"{name}-data", None)
+    configuration = Configuration()
+    try:
+        loader = KubeConfigLoader(stripped, active_context=context, config_base_path=str(path.parent))
+        await loader.load_and_set(configuration)
+    except (ConfigException, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise KubeconfigError(f"{path}: the context {context!r} cannot be loaded ({type(error).__name__})") from error
+    return loader, configuration
+
+
+async def load_connection(
+    path: Path,
+    context: str | None,
+    *,
+    allow_exec: bool = False,
+    allow_files: bool = False,
+    allow_insecure: bool = False,
+    ssl_contexts: SslContexts,
+) -> tuple[Connection, Credentials]:
+    """Read one context of a kubeconfig."""
+    document = read_document(path)
+    name = context or document.get("current-context")
+    if not isinstance(name, str) or not name:
+        raise KubeconfigError(f"{path}: no current-context; name one in the settings")
+    chosen = named(document, "contexts", "context", name, path)
+    cluster = named(document, "clusters", "cluster", chosen.get("cluster"), path)
+    user = named(document, "users", "user", chosen["user"], path) if chosen.get("user") else {}
+    refuse(cluster, user, path, execs=allow_exec, files=allow_files, insecure=allow_insecure)
+    loader, configuration = await official_loader(document, name, path)
+
+    server = str(cluster["server"]).rstrip("/")
+    ssl_context = None
+    if server.startswith("https"):
+        authority = pem(cluster, "certificate-authority", path)
+        certificate, key = pem(user, "client-certificate", path), pem(user, "client-key", path)
+        if configuration.cert_file and configuration.key_file:
+            # An exec plugin answered with a client certificate instead of a token.
+            certificate = Path(configuration.cert_file).read_bytes()
+            key = Path(configuration.key_file).read_bytes()
+        if (certificate is None) != (key is None):
+            raise KubeconfigError(f"{path}: a client certificate and its key must be given together")
+        try:
+            text = authority.decode("ascii") if authority is not None else None
+            verify = not cluster.get("insecure-skip-tls-verify")
+            ssl_context = ssl_contexts.context(text, certificate, key, verify=verify)
+        except (ssl.SSLError, UnicodeDecodeError, ValueError) as error:
+            raise KubeconfigError(f"{path}: the certificates of context {name!r} cannot be read") from error
+    connection = Connection(server, ssl_context, cluster.get("tls-server-name"), cluster.get("proxy-url"))
+
+    token = configuration.api_key.get("BearerToken")
+    if "exec" in user or "auth-provider" in user:
+        if token is None and not configuration.cert_file:
+            raise KubeconfigError(f"{path}: the credential plugin of context {name!r} gave no credentials")
+        return connection, PluginCredentials(loader, configuration) if token else FixedCredentials(None)
+    if "tokenFile" in user and "token" not in user:
+        return connection, TokenFileCredentials(path.parent / str(user["tokenFile"]))
+    return connection, FixedCredentials(token)
