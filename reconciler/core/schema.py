@@ -1,8 +1,8 @@
 """A small JSON Schema: one description per kind that validates, documents and completes.
 
 Documents of the fleet, properties of components and properties of traits are all checked by `check`. It understands the
-keywords below and nothing else, so a schema is data that cannot run away: `type properties required additionalProperties
-items enum format pattern minimum maximum minItems maxLength default`, and three of our own:
+keywords below and nothing else, so a schema is data that cannot run away: `type properties required
+additionalProperties items enum format pattern minimum maximum minItems maxLength default`, and three of our own:
 
 - `x-not-enforced: sentence`  the field is part of the schema, but this version does not act on it: a warning.
   `x-enforced-values` lists the values that are acted upon all the same.

@@ -59,22 +59,41 @@ _FORGOTTEN_PREFIXES = ("GIT_", "RECONCILER_")
 _FORGOTTEN_NAMES = frozenset({"SSH_ASKPASS", "SSH_ASKPASS_REQUIRE", "DISPLAY", "XDG_CONFIG_HOME", "EMAIL"})
 
 #: What git, curl and ssh say, in the order to look for it, and what it means for us.
-_ERRORS: tuple[tuple[str, str], ...] = (
-    (r"transport '[^']*' not allowed|protocol '?[^']*'? (is )?not (allowed|supported)", "RefusedUrl"),
-    (r"unable to update url base from redirection|returned error: 30[12378]", "RefusedRedirect"),
-    (r"Host key verification failed|host key .* has changed", "HostKeyRefused"),
+_ERRORS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("RefusedUrl", (r"transport '[^']*' not allowed", r"protocol '?[^']*'? (is )?not (allowed|supported)")),
+    ("RefusedRedirect", (r"unable to update url base from redirection", r"returned error: 30[12378]")),
+    ("HostKeyRefused", (r"Host key verification failed", r"host key .* has changed")),
     (
-        r"Authentication failed|could not read (Username|Password)|Permission denied|returned error: 40[137]"
-        r"|access denied|terminal prompts disabled|Invalid username",
         "AuthenticationFailed",
+        (
+            r"Authentication failed",
+            r"could not read (Username|Password)",
+            r"Permission denied",
+            r"returned error: 40[137]",
+            r"access denied",
+            r"Invalid username",
+        ),
     ),
-    (r"couldn't find remote ref", "RefNotFound"),
-    (r"No space left on device|Disk quota exceeded|Read-only file system", "StorageFailed"),
+    ("RefNotFound", (r"couldn't find remote ref",)),
+    ("StorageFailed", (r"No space left on device", r"Disk quota exceeded", r"Read-only file system")),
     (
-        r"bad object|not a tree object|unable to read tree|missing blob|object file .* is empty|loose object .* corrupt"
-        r"|inflate: data stream error|corrupt|invalid object|bad tree|unresolved deltas|not a valid object"
-        r"|Not a git repository: '?/|index file .* is too small|packfile .* cannot be accessed",
         "CorruptMirror",
+        (
+            r"bad object",
+            r"bad tree",
+            r"not a tree object",
+            r"not a valid object",
+            r"invalid object",
+            r"unable to read tree",
+            r"missing blob",
+            r"object file .* is empty",
+            r"inflate: data stream error",
+            r"corrupt",
+            r"unresolved deltas",
+            r"index file .* is too small",
+            r"packfile .* cannot be accessed",
+            r"not a git repository: '?/",
+        ),
     ),
 )
 
@@ -132,11 +151,18 @@ def clean(text: str, secrets: Collection[str] = ()) -> str:
     return text if len(text) <= _MESSAGE_LENGTH_MAX else text[: _MESSAGE_LENGTH_MAX - 1] + "…"
 
 
-def error_of(stderr: str, action: str, secrets: Collection[str] = (), default: str = "RepositoryUnreachable") -> SourceError:
+def error_of(
+    stderr: str, action: str, secrets: Collection[str] = (), default: str = "RepositoryUnreachable"
+) -> SourceError:
     """git's complaint as a SourceError: the first row of the table that fits, else `default`."""
-    code = next((code for pattern, code in _ERRORS if re.search(pattern, stderr, re.IGNORECASE)), default)
-    said = [line for line in stderr.splitlines() if re.match(r"(fatal|error|remote|ssh|.*: ).*", line)]
-    return SourceError(code, f"{action}: {clean(chr(10).join(said[:4]) or 'git said nothing', secrets)}")
+    lines = stderr.splitlines()
+    # What the other end says is shown, but decides nothing.
+    own = "\n".join(line for line in lines if not line.startswith("remote:"))
+    code = next(
+        (code for code, patterns in _ERRORS if any(re.search(pattern, own, re.IGNORECASE) for pattern in patterns)),
+        default,
+    )
+    return SourceError(code, f"{action}: {clean(chr(10).join(lines[:6]), secrets) or 'git gave no reason'}")
 
 
 class GitCommand:
@@ -190,7 +216,9 @@ class GitCommand:
         with self.start(arguments, extra=extra) as process:
             return self._communicate(process, deadline, output_bytes_max, action, watch)
 
-    def start(self, arguments: Sequence[str], *, stdin: bool = False, extra: Mapping[str, str] | None = None) -> Process:
+    def start(
+        self, arguments: Sequence[str], *, stdin: bool = False, extra: Mapping[str, str] | None = None
+    ) -> Process:
         """Start `git ARGUMENTS` and leave it running. Raises SourceError GitMissing."""
         git = git_class()
         values = self._environment | dict(extra or {})
@@ -277,7 +305,7 @@ class Process:
 def git_class() -> type[Git]:
     """GitPython's Git, imported late: it looks for the program when imported, and costs a tenth of a second."""
     try:
-        from git.cmd import Git
+        from git.cmd import Git  # noqa: PLC0415  # see above
     except ImportError as error:
         raise SourceError("GitMissing", "the program git was not found: install git 2.32 or newer") from error
     return Git

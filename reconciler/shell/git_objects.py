@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 import selectors
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reconciler.shell.git_command import TICK_S, GitCommand, Process, clean, error_of
@@ -232,7 +232,7 @@ def _parse_commit(sha: str, content: bytes) -> tuple[Commit, str]:
 
 
 def _parse_person(value: str) -> tuple[str, float]:
-    """"Ada <ada@example.com> 1700000000 +0100" -> the name and address, and the time. Anything may stand here."""
+    """ "Ada <ada@example.com> 1700000000 +0100" -> the name and address, and the time. Anything may stand here."""
     match = re.fullmatch(r"(.*?)(?: (-?\d{1,12}) [+-]\d{4})?", value, re.DOTALL)
     person, seconds = (match[1], match[2]) if match else (value, None)
     return clean(person)[:_SUBJECT_LENGTH_MAX], float(seconds or 0)

@@ -62,10 +62,12 @@ class SourceError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TreeEntry:
-    """One file of a commit: `mode` as in git ("100644", "100755", "120000" a link, "160000" a submodule)."""
+    """One file of a commit: `mode` as in git ("100644", "100755", "120000" a link, "160000" a submodule). `size` is in
+    bytes, -1 where it is not known: what is too large to be read is seen before it is read."""
 
     mode: str
     blob: str
+    size: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +225,10 @@ class Tx(Protocol):
         pending: bool | None = None,
     ) -> list[Intent]:
         """In the order they were committed (then `order`)."""
+        ...
+
+    def unfinished_intents(self, owner: str) -> list[Intent]:
+        """Those of unit `owner` that are PENDING or FAILED, in the same order: what a decision has to know of them."""
         ...
 
     def intent(self, intent_id: str) -> Intent | None: ...

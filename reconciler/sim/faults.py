@@ -15,13 +15,13 @@ import asyncio
 import contextlib
 import enum
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from reconciler.core.model import Now
 from reconciler.shell.ports import Clock, Commit, Notifier, Source, SourceError, Store, Timer, TreeEntry, Tx
 from reconciler.shell.transport import Request, Response, Stream, Transport, TransportError
-from reconciler.sim.plan import CRASHES, Dead, Fault, FaultKind, FaultPlan, Generation, NoFaults
+from reconciler.sim.plan import CRASHES, Fault, FaultKind, FaultPlan, Generation, NoFaults
 
 T = TypeVar("T")
 
@@ -214,7 +214,7 @@ class FaultTransport:
             raise TransportError(str(drop), sent=drop.sent) from drop
         return answer
 
-    async def _lines(self, lines: AsyncIterator[bytes], point: str) -> AsyncIterator[bytes]:
+    async def _lines(self, lines: AsyncIterator[bytes], point: str) -> AsyncGenerator[bytes, None]:
         while (line := await self._next(lines)) is not None:
             fault = await self._plan.io(point)
             self._generation.check()
@@ -270,7 +270,8 @@ async def _line(lines: AsyncIterator[bytes]) -> bytes | None:
 
 
 async def _no_lines() -> AsyncIterator[bytes]:
-    for line in ():
+    nothing: tuple[bytes, ...] = ()
+    for line in nothing:
         yield line
 
 
@@ -410,19 +411,3 @@ class GenerationClock:
                 callback()
 
         return self._inner.call_at(monotonic_s, fire)
-
-
-__all__ = [
-    "Dead",
-    "Dropped",
-    "FaultNotifier",
-    "FaultSource",
-    "FaultStore",
-    "FaultTransport",
-    "GenerationClock",
-    "Link",
-    "LinkState",
-    "around",
-    "exchange",
-    "gone_event",
-]

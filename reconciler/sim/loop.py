@@ -132,37 +132,14 @@ def _refusing(name: str) -> Callable[..., NoReturn]:
 
 
 # Everything of a loop that reaches outside the process, or lets the outside in.
-for _name in [
-    "add_reader",
-    "add_writer",
-    "remove_reader",
-    "remove_writer",
-    "add_signal_handler",
-    "remove_signal_handler",
-    "sock_accept",
-    "sock_connect",
-    "sock_recv",
-    "sock_recv_into",
-    "sock_recvfrom",
-    "sock_recvfrom_into",
-    "sock_sendall",
-    "sock_sendto",
-    "sock_sendfile",
-    "sendfile",
-    "start_tls",
-    "getaddrinfo",
-    "getnameinfo",
-    "create_connection",
-    "create_server",
-    "create_datagram_endpoint",
-    "create_unix_connection",
-    "create_unix_server",
-    "connect_accepted_socket",
-    "connect_read_pipe",
-    "connect_write_pipe",
-    "subprocess_exec",
-    "subprocess_shell",
-]:
+_OUTSIDE = """
+    add_reader add_writer remove_reader remove_writer add_signal_handler remove_signal_handler
+    sock_accept sock_connect sock_recv sock_recv_into sock_recvfrom sock_recvfrom_into sock_sendall sock_sendto
+    sock_sendfile sendfile start_tls getaddrinfo getnameinfo
+    create_connection create_server create_datagram_endpoint create_unix_connection create_unix_server
+    connect_accepted_socket connect_read_pipe connect_write_pipe subprocess_exec subprocess_shell
+"""
+for _name in _OUTSIDE.split():
     setattr(SimLoop, _name, _refusing(_name))
 
 

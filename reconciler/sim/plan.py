@@ -4,8 +4,8 @@ Every call through a faulty port first asks its plan: `fault = await plan.io(poi
 ("eu-1 PATCH /api/v1/...", "store decide", "git head"). What the plan answers depends on the seed, the point and how
 often that point was asked before, so nothing that happens elsewhere changes it.
 
-A crash is what kill -9 is: the *generation* (one life of the daemon) is dead from then on, and every further call of its
-ports, from a `finally` block too, raises `Dead`. Both exceptions derive from BaseException, so that no `except
+A crash is what kill -9 is: the *generation* (one life of the daemon) is dead from then on, and every further call of
+its ports, from a `finally` block too, raises `Dead`. Both exceptions derive from BaseException, so that no `except
 Exception` of the shell survives them. The driver waits for `generation.wait()`, discards the tasks and boots the next.
 
     plan = SeededPlan(7, {"": FaultRates(lost_after=0.02), "store": FaultRates(crash_after=0.001)})
@@ -202,11 +202,11 @@ class CrashAt:
 # ---- crashes -----------------------------------------------------------------------------------------------------
 
 
-class Crash(BaseException):  # noqa: N818 - not an error of the program under test: the process is gone
+class Crash(BaseException):
     """The process dies here."""
 
 
-class Dead(BaseException):  # noqa: N818 - as above
+class Dead(BaseException):
     """The process died before; nothing it does has an effect any more."""
 
 

@@ -153,7 +153,9 @@ class Api:
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
         request = Request(method, path, tuple((query or {}).items()), tuple(headers), content)
         response = self.run(self.transport.request(request))
-        return Answer(response.status, response.headers, json.loads(response.body) if response.body else None)
+        # Some refusals are plain text.
+        is_json = response.body.startswith((b"{", b"["))
+        return Answer(response.status, response.headers, json.loads(response.body) if is_json else response.body.decode())
 
     def whole(self, plural: str, name: str, body: Object, namespace: str = "") -> Object:
         """A body with apiVersion, kind, name and namespace filled in."""

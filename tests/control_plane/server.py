@@ -12,6 +12,7 @@ Example:
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import os
@@ -32,6 +33,7 @@ from tests.control_plane.build import Assets
 ADMINISTRATOR = "administrator"
 NAMED_USERS = ("reconciler", "tenant-a", "tenant-b", "viewer", "stranger")
 START_ATTEMPTS = 3
+MANAGER_KUBECONFIG = "kubeconfig-of-controller-manager.yaml"
 CRDS_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 FLINK_RESOURCES = ("flinkdeployments", "flinksessionjobs", "flinkstatesnapshots")
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -183,7 +185,7 @@ def controller_manager_program(
     if assets.controller_manager is None:
         raise ControlPlaneError("this control plane has no kube-controller-manager (KUBEBUILDER_ASSETS without one)")
     certificates = directory / "manager-certificates"
-    config = directory / f"kubeconfig-{ADMINISTRATOR}.yaml"
+    config = directory / MANAGER_KUBECONFIG
     command = [
         str(assets.controller_manager),
         f"--kubeconfig={config}",
@@ -200,25 +202,42 @@ def controller_manager_program(
     return {"name": "kube-controller-manager", "command": command, **ready, "token": tokens[ADMINISTRATOR]}
 
 
-def write_users(directory: Path, url: str) -> dict[str, str]:
-    """Make a token per user, the token file, and a kubeconfig per user with the certificate to come."""
+def write_users(directory: Path) -> dict[str, str]:
+    """Make a token per user and the token file."""
     tokens = {user: secrets.token_hex(16) for user in (ADMINISTRATOR, *NAMED_USERS)}
     lines = [
         f"{token},{user},{user}{',system:masters' if user == ADMINISTRATOR else ''}" for user, token in tokens.items()
     ]
     (directory / "tokens.csv").write_text("\n".join(lines) + "\n")
-    for user, token in tokens.items():
-    XX
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "test", "cluster": cluster}],
-            "users": [{"name": user, "user": {"token": token}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
-            "current-context": "test",
-        }
-        (directory / f"kubeconfig-{user}.yaml").write_text(json.dumps(config, indent=1))
     return tokens
+
+
+def write_kubeconfig(path: Path, url: str, user: str, token: str, authority: dict[str, str]) -> None:
+    """One context with one user; `authority` names the certificate as data or as a file."""
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "test", "cluster": {"server": url, **authority}}],
+        "users": [{"name": user, "user": {"token": token}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
+        "current-context": "test",
+    }
+    path.write_text(json.dumps(config, indent=1))
+
+
+def wait_until_ready(plane: ControlPlane) -> None:
+    """Wait for the supervisor's word; the end of our hold means that it died without giving it."""
+    ready = plane.directory / "ready.json"
+    plane.hold.settimeout(0.05)
+    while not ready.exists():
+        try:
+            if not plane.hold.recv(1):
+                raise ControlPlaneError("the supervisor ended before the control plane was ready")
+        except TimeoutError:
+            continue
+    problem = json.loads(ready.read_text())["error"]
+    if problem:
+        raise ControlPlaneError(problem)
 
 
 def connect(directory: Path) -> socket.socket:
@@ -239,7 +258,14 @@ def start_once(
     directory = Path(tempfile.mkdtemp(prefix="control-plane-"))
     ports = free_ports(4)
     url = f"https://127.0.0.1:{ports[2]}"
-    tokens = write_users(directory, url)
+    tokens = write_users(directory)
+    certificate = directory / "certificates" / "apiserver.crt"
+    if controller_manager:
+        token = tokens[ADMINISTRATOR]
+        # Written before the API server has made its certificate, hence by name.
+        write_kubeconfig(
+            directory / MANAGER_KUBECONFIG, url, ADMINISTRATOR, token, {"certificate-authority": str(certificate)}
+        )
     programs = [
         etcd_program(assets, directory, ports, durable),
         apiserver_program(assets, directory, ports, tokens, apiserver_flags),
@@ -250,13 +276,14 @@ def start_once(
     # It detaches itself as soon as its socket listens, so Ctrl-C reaches the tests first and it ends when they let go.
     subprocess.run([sys.executable, "-m", "tests.control_plane.supervisor", str(directory)], cwd=CHECKOUT, check=True)
     plane = ControlPlane(directory, url, tokens, connect(directory))
-    ready = directory / "ready.json"
-    while not ready.exists():
-        time.sleep(0.05)
-    problem = json.loads(ready.read_text())["error"]
-    if problem:
+    try:
+        wait_until_ready(plane)
+        data = {"certificate-authority-data": base64.b64encode(certificate.read_bytes()).decode()}
+        for user, token in tokens.items():
+            write_kubeconfig(plane.kubeconfig_for(user), url, user, token, data)
+    except BaseException:
         plane.close()
-        raise ControlPlaneError(problem)
+        raise
     return plane
 
 

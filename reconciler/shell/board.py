@@ -1,0 +1,74 @@
+"""The board: what is known now and nowhere stored. Rebuilt at every start.
+
+Lanes publish verdicts and cluster views; sources and rollouts read them and leave their waits, which the API and
+`explain` show. It holds values only, and the level is the truth: whoever missed a wake-up reads the same board later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from reconciler.core.actions import Wait
+from reconciler.core.model import ClusterView, Now, Reason, Target, TargetVerdict
+
+#: When a target's verdict was last proven current: Now.monotonic, None if not in this boot.
+Freshness = Callable[[Target], float | None]
+
+
+@dataclass(slots=True)
+class ClusterEntry:
+    """One cluster as its lane reports it. `view` and `freshness` are asked at every reading, so that a quiet cluster
+    costs nothing to keep fresh."""
+
+    view: Callable[[], ClusterView]
+    freshness: Freshness
+    region: str = ""
+
+
+@dataclass(slots=True)
+class Board:
+    """Verdicts by target, clusters by name, waits by unit."""
+
+    clusters: dict[str, ClusterEntry] = field(default_factory=dict)
+    verdicts: dict[Target, TargetVerdict] = field(default_factory=dict)
+    waits: dict[str, tuple[Wait, ...]] = field(default_factory=dict)
+
+    def view(self, name: str, now: Now) -> ClusterView | None:
+        """The cluster as it is known now. One without a lane has no credentials, or is not declared."""
+        entry = self.clusters.get(name)
+        if entry is not None:
+            return entry.view()
+        reason = Reason("ClusterUnknown", "is not declared, or the daemon's settings have no credentials for it")
+        return ClusterView(name, None, now.monotonic - 1e9, reason=reason)
+
+    def views(self, names: Iterable[str], now: Now) -> dict[str, ClusterView]:
+        """Views of `names`, sorted."""
+        found = {}
+        for name in sorted(set(names)):
+            view = self.view(name, now)
+            if view is not None:
+                found[name] = view
+        return found
+
+    def verdict(self, target: Target) -> TargetVerdict | None:
+        """The verdict with the time at which it was last proven current."""
+        verdict = self.verdicts.get(target)
+        entry = self.clusters.get(target.cluster)
+        if verdict is None or entry is None:
+            return None
+        observed_at = entry.freshness(target)
+        return None if observed_at is None else replace(verdict, observed_at=observed_at)
+
+    def observe(self, targets: Iterable[Target]) -> dict[Target, TargetVerdict]:
+        """Verdicts on `targets`, as one consistent copy."""
+        found = {}
+        for target in targets:
+            verdict = self.verdict(target)
+            if verdict is not None:
+                found[target] = verdict
+        return found
+
+    def regions(self) -> Mapping[str, str]:
+        """The region of each cluster, "" where its labels name none."""
+        return {name: entry.region for name, entry in self.clusters.items()}

@@ -1,0 +1,50 @@
+"""Write limits: token buckets on the policy clock, asked before each request and never waited in.
+
+A lane that gets no token goes on with something else and is woken when there is one, so that a unit which waits for its
+turn is not a busy one.
+
+    limiter = Limiter(per_second=10, burst=10)
+    limiter.take(now.monotonic)        # None: go; else Now.monotonic of the next token
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Limiter:
+    """`per_second` tokens a second, at most `burst` saved up."""
+
+    per_second: float
+    burst: float
+    _tokens: float = field(init=False)
+    _at_s: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        self._tokens = self.burst
+
+    def take(self, now_s: float) -> float | None:
+        """Take a token and return None, or return Now.monotonic of the moment there will be one."""
+        self._tokens = min(self.burst, self._tokens + max(now_s - self._at_s, 0.0) * self.per_second)
+        self._at_s = max(now_s, self._at_s)
+        # A token that is almost whole is whole: the moment returned below must not be too early by a rounding error.
+        if self._tokens >= 1.0 - 1e-6:
+            self._tokens -= 1.0
+            return None
+        return now_s + (1.0 - self._tokens) / self.per_second
+
+
+@dataclass(frozen=True, slots=True)
+class WriteLimits:
+    """The bucket of one cluster and the one that all clusters share."""
+
+    cluster: Limiter
+    fleet: Limiter
+
+    def take(self, now_s: float) -> float | None:
+        """None if the write may go now, else when to ask again."""
+        wait = self.cluster.take(now_s)
+        if wait is not None:
+            return wait
+        return self.fleet.take(now_s)

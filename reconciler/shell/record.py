@@ -1,0 +1,233 @@
+"""Record: a decision becomes rows, inside the transaction that it was made in (T1).
+
+Nothing is written to a cluster before the intents that this stores are committed. The identity of an intent is made of
+what it does, so that recording the same decision twice stores it once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from reconciler.core.actions import Abandon, Action, Alert, Apply, Baked, Decision, Due, Ledgers, Prune, Quarantine
+from reconciler.core.admit import WINDOW_S, Spend
+from reconciler.core.model import (
+    FAILURE_STATES,
+    Assignment,
+    Intent,
+    InventoryItem,
+    InventoryPhase,
+    Now,
+    ObjectKey,
+    Reason,
+    RolloutTarget,
+    Target,
+    TargetState,
+    Verb,
+    intent_id,
+)
+from reconciler.shell.ports import AuditRow, QuarantineRow, Tx
+
+#: Which level of the five a target's new state is told at; the others are not worth a line in the audit log.
+AUDITED = {
+    TargetState.APPLYING: "event",
+    TargetState.SUCCEEDED: "event",
+    TargetState.ROLLING_BACK: "event",
+    TargetState.ROLLED_BACK: "event",
+    TargetState.UNREACHABLE: "risk",
+    TargetState.BLOCKED: "alert",
+    **dict.fromkeys(FAILURE_STATES, "alert"),
+}
+
+
+def ledgers_for(tx: Tx, pairs: list[tuple[str, str]], now: Now) -> Ledgers:
+    """What was spent in the last hour (deletes: for the commit, whenever) of the ledgers in `pairs`."""
+    ledgers = Ledgers()
+    for kind, scope in pairs:
+        since = 0.0 if scope.startswith("commit:") else now.wall - WINDOW_S
+        ledgers.spent[kind, scope] = tx.spent(kind, scope, since)
+        oldest = tx.ledger_oldest(kind, scope, since)
+        if oldest is not None:
+            ledgers.frees_at[kind, scope] = oldest
+    return ledgers
+
+
+def record_decision(
+    tx: Tx,
+    owner: str,
+    source: str,
+    decision: Decision,
+    before: dict[Target, RolloutTarget],
+    spends: list[Spend],
+    now: Now,
+) -> set[str]:
+    """Write `decision` of unit `owner` for `source`; returns the clusters whose lanes have something new to do."""
+    clusters: set[str] = set()
+    rollout_id = decision.rollout.id if decision.rollout is not None else ""
+    rows = [step.after for step in decision.steps if step.after is not None]
+    if rows:
+        tx.put_rollout_targets(rollout_id, rows)
+    for row in rows:
+        earlier = before.get(row.target)
+        if row.state in AUDITED and (earlier is None or earlier.state is not row.state):
+            reason = row.reason or Reason(str(row.state), str(row.state))
+            _audit(tx, AUDITED[row.state], reason, now, source, rollout_id, row.target, state=str(row.state))
+    actions: list[Action] = [action for step in decision.steps for action in step.actions]
+    for action in [*actions, *decision.actions]:
+        clusters |= _record_action(tx, owner, source, rollout_id, action, now)
+    for spend in spends:
+        tx.spend(spend.kind, spend.scope, spend.amount, now.wall)
+    return clusters
+
+
+def _record_action(tx: Tx, owner: str, source: str, rollout_id: str, action: Action, now: Now) -> set[str]:
+    match action:
+        case Apply():
+            _record_apply(tx, owner, source, action, now)
+            if action.purpose == "heal":
+                message = f"live differs from the assigned release {action.digest[:12]}; repairing it"
+                _audit(tx, "event", Reason("Healing", message), now, source, rollout_id, action.target)
+            return {action.target.cluster}
+        case Prune():
+            _record_prune(tx, owner, action, now)
+            return {action.target.cluster}
+        case Abandon():
+            tx.abandon_intents(action.target, action.reason)
+            return {action.target.cluster}
+        case Baked():
+            assignment = _assignment(tx, action.target, source)
+            tx.put_assignment(replace(assignment, baked=action.digest, due=None))
+        case Due():
+            tx.put_assignment(replace(_assignment(tx, action.target, source), due=action.digest))
+        case Quarantine():
+            tx.put_quarantine(
+                [
+                    QuarantineRow(action.application, digest, action.reason, action.rollout, now.wall)
+                    for digest in action.digests
+                ]
+            )
+        case Alert():
+            _record_alert(tx, source, rollout_id, action, now)
+    return set()
+
+
+def _assignment(tx: Tx, target: Target, source: str) -> Assignment:
+    return tx.assignment(target) or Assignment(target, "", source)
+
+
+def _record_apply(tx: Tx, owner: str, source: str, action: Apply, now: Now) -> None:
+    """Assign the release (a heal assigns nothing new), intend its objects, and commit to writing each of them."""
+    target = action.target
+    tx.abandon_intents(target, Reason("Replaced", f"a newer {action.purpose} of the target replaces it"))
+    assignment = _assignment(tx, target, source)
+    if action.purpose == "heal":
+        assignment = replace(
+            assignment,
+            heal_count=assignment.heal_count + 1,
+            heal_streak=action.streak,
+            heal_at_s=now.monotonic,
+            heal_boot=now.boot,
+        )
+    else:
+        if assignment.digest != action.digest:
+            tx.delete_facts(target)
+        due = None if assignment.due == action.digest else assignment.due
+        assignment = replace(
+            assignment, digest=action.digest, source=source, revision=action.revision, heal_streak=0, due=due
+        )
+    tx.put_assignment(assignment)
+    release = tx.release(action.digest)
+    assert release is not None, f"release {action.digest} of {target} is not stored"
+    known = {item.key: item for item in tx.inventory(target)}
+    intended: list[InventoryItem] = []
+    intents: list[Intent] = []
+    for order, manifest in enumerate(release.objects):
+        key = ObjectKey.of(manifest)
+        api_version = str(manifest["apiVersion"])
+        item = known.get(key)
+        if item is None:
+            intended.append(InventoryItem(target, key, api_version, InventoryPhase.INTENDED))
+        elif item.phase is InventoryPhase.DELETING:
+            intended.append(replace(item, phase=InventoryPhase.OWNED if item.uid else InventoryPhase.INTENDED))
+        identity = intent_id(owner, action.purpose, target, Verb.APPLY, key, action.digest, action.attempt)
+        intents.append(
+            Intent(
+                identity,
+                owner,
+                action.purpose,
+                target,
+                Verb.APPLY,
+                key,
+                api_version,
+                action.digest,
+                action.attempt,
+                order,
+                epoch=now.boot,
+            )
+        )
+    if intended:
+        tx.put_inventory(intended)
+    tx.put_intents(intents)
+
+
+def _record_prune(tx: Tx, owner: str, action: Prune, now: Now) -> None:
+    intents = [
+        Intent(
+            intent_id(owner, "prune", action.target, Verb.DELETE, item.key, action.digest + item.uid, action.attempt),
+            owner,
+            "prune",
+            action.target,
+            Verb.DELETE,
+            item.key,
+            item.api_version,
+            action.digest,
+            action.attempt,
+            order,
+            epoch=now.boot,
+        )
+        for order, item in enumerate(action.items)
+    ]
+    tx.put_inventory([replace(item, phase=InventoryPhase.DELETING) for item in action.items])
+    tx.put_intents(intents)
+
+
+def _record_alert(tx: Tx, source: str, rollout_id: str, action: Alert, now: Now) -> None:
+    body = {
+        "level": action.level,
+        "code": action.reason.code,
+        "message": action.reason.message,
+        "application": action.application,
+        "rollout": rollout_id,
+        "targets": [str(target) for target in action.targets],
+    }
+    if tx.put_outbox(action.key, "alert", body, now.wall):
+        tx.audit(
+            AuditRow(
+                now.wall,
+                action.level,
+                action.reason.code,
+                action.reason.message,
+                source,
+                action.application,
+                rollout=rollout_id,
+                data=body,
+            )
+        )
+
+
+def _audit(
+    tx: Tx, level: str, reason: Reason, now: Now, source: str, rollout_id: str, target: Target, state: str = ""
+) -> None:
+    data = {"state": state} if state else None
+    tx.audit(
+        AuditRow(
+            now.wall,
+            level,
+            reason.code,
+            reason.message,
+            source,
+            target.application,
+            target.cluster,
+            rollout_id,
+            data=data,
+        )
+    )

@@ -1,0 +1,191 @@
+"""The unit of one rollout: gather -> decide -> admit -> record, in one transaction, and wake whom it concerns.
+
+It sees all of its targets' verdicts and never calls a cluster. The rows, assignments, intents and ledgers are read in
+the transaction that records the decision, so that two units never spend the same budget or overwrite each other.
+
+    while not ended:
+        wait for a wake-up, or for recheck_at
+        step()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from reconciler.core.actions import Decision, Wait
+from reconciler.core.admit import admit, scopes_of
+from reconciler.core.decide import decide
+from reconciler.core.model import (
+    ENDED_STATES,
+    SETTLED_STATES,
+    ClusterView,
+    IntentState,
+    Now,
+    Rollout,
+    RolloutTarget,
+    Target,
+    TargetVerdict,
+)
+from reconciler.core.observation import IntentSummary, Observation
+from reconciler.core.rollout import SLOT_HOLDING
+from reconciler.shell.context import Context
+from reconciler.shell.ports import AuditRow, Tx
+from reconciler.shell.record import ledgers_for, record_decision
+
+
+def owner_of(rollout_id: str) -> str:
+    """The name of the rollout's unit, which its intents carry."""
+    return f"rollout:{rollout_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What a step's transaction says to the world outside it."""
+
+    rollout: Rollout
+    waits: tuple[Wait, ...]
+    recheck_at: float | None
+    lanes: frozenset[str]
+    changed: bool
+
+
+class RolloutUnit:
+    """Decides one rollout until it has ended."""
+
+    def __init__(self, context: Context, rollout: Rollout) -> None:
+        self._context = context
+        self.id = rollout.id
+        self._source = rollout.source
+        self._targets = [target for wave in rollout.plan.waves for target in wave.targets]
+        self._applications = sorted({target.application for target in self._targets})
+
+    async def run(self) -> None:
+        """Step at every wake-up until the rollout has ended."""
+        context = self._context
+        unit = context.hub.unit(owner_of(self.id))
+        try:
+            while True:
+                outcome = await self.step()
+                if outcome.rollout.state in ENDED_STATES:
+                    return
+                if outcome.recheck_at is not None:
+                    unit.wake_at(context.clock, outcome.recheck_at)
+                await unit.wait()
+        finally:
+            context.hub.drop(owner_of(self.id))
+            context.board.waits.pop(owner_of(self.id), None)
+
+    async def step(self) -> _Outcome:
+        """Decide once."""
+        context = self._context
+        now = context.clock.now()
+        verdicts = context.board.observe(self._targets)
+        clusters = context.board.views((target.cluster for target in self._targets), now)
+        outcome = await context.store.transact(
+            f"decide:{self.id}", lambda tx: self._decide(tx, verdicts, clusters, now)
+        )
+        context.board.waits[owner_of(self.id)] = outcome.waits
+        context.metrics.decisions.labels(unit="rollout").inc()
+        for cluster in sorted(outcome.lanes):
+            context.hub.wake(f"lane:{cluster}", "intents")
+        if outcome.changed:
+            context.hub.wake(f"source:{self._source}", *self._applications)
+        return outcome
+
+    def _decide(
+        self,
+        tx: Tx,
+        verdicts: Mapping[Target, TargetVerdict],
+        clusters: Mapping[str, ClusterView],
+        now: Now,
+    ) -> _Outcome:
+        context = self._context
+        rollout = tx.rollout(self.id)
+        assert rollout is not None, f"rollout {self.id} vanished from the store"
+        rows = tx.rollout_targets(self.id)
+        if rollout.state in ENDED_STATES:
+            return _Outcome(rollout, (), None, frozenset(), False)
+        seen = Observation(
+            verdicts,
+            clusters,
+            {row.target: found for row in rows if (found := tx.assignment(row.target)) is not None},
+            intent_summaries(tx, owner_of(self.id), rows),
+            held_by_others(tx, self.id, rows),
+        )
+        decision = decide(rollout, rows, seen, now)
+        commit = f"{rollout.source}/{rollout.revision}"
+        regions = context.board.regions()
+        ledgers = ledgers_for(tx, scopes_of(decision, regions, commit), now)
+        decision, spends = admit(decision, ledgers, context.limits, regions, commit, now)
+        lanes = record_decision(
+            tx, owner_of(self.id), rollout.source, decision, {row.target: row for row in rows}, spends, now
+        )
+        after = decision.rollout
+        assert after is not None
+        if after != rollout:
+            after = tx.update_rollout(after)
+            audit_state(tx, rollout, after, now)
+        settled = _settled(decision, rows)
+        return _Outcome(after, decision.waits, decision.recheck_at, frozenset(lanes), settled)
+
+
+def _settled(decision: Decision, rows: Iterable[RolloutTarget]) -> bool:
+    """True if a target has left the rollout's hands, or the rollout has stopped or ended: its source decides next."""
+    before = {row.target: row for row in rows}
+    ended = decision.rollout is not None and decision.rollout.state in ENDED_STATES
+    return ended or any(
+        step.after is not None
+        and step.after.state in SETTLED_STATES
+        and before[step.target].state not in SETTLED_STATES
+        for step in decision.steps
+    )
+
+
+def audit_state(tx: Tx, before: Rollout, after: Rollout, now: Now, actor: str = "reconciler") -> None:
+    """A line in the audit log when a rollout's state changes."""
+    if before.state is after.state:
+        return
+    message = f"rollout {after.id} of {after.application} is {after.state}"
+    if after.reason is not None:
+        message += f": {after.reason.message}"
+    tx.audit(
+        AuditRow(
+            now.wall,
+            "event",
+            f"Rollout{after.state}",
+            message,
+            after.source,
+            after.application,
+            rollout=after.id,
+            actor=actor,
+        )
+    )
+
+
+def intent_summaries(tx: Tx, owner: str, rows: Iterable[RolloutTarget]) -> dict[Target, IntentSummary]:
+    """How far the writes of each target's current attempt are. Repairs count as pending, never as a failure: what
+    cannot be repaired is seen in the verdict."""
+    found: dict[Target, IntentSummary] = {}
+    interesting = {row.target: row for row in rows if row.state not in SETTLED_STATES}
+    for intent in tx.unfinished_intents(owner):
+        row = interesting.get(intent.target)
+        if row is None:
+            continue
+        summary = found.get(intent.target, IntentSummary())
+        if intent.state is IntentState.PENDING:
+            found[intent.target] = IntentSummary(summary.pending + 1, summary.failed)
+        elif intent.state is IntentState.FAILED and intent.purpose != "heal" and intent.attempt == row.attempt:
+            found[intent.target] = IntentSummary(summary.pending, summary.failed or intent.reason)
+    return found
+
+
+def held_by_others(tx: Tx, rollout_id: str, rows: Iterable[RolloutTarget]) -> dict[Target, str]:
+    """Targets that another active rollout still has in flight."""
+    waiting = [row.target for row in rows if row.state not in SETTLED_STATES]
+    held: dict[Target, str] = {}
+    for target, others in tx.active_rollout_of(waiting).items():
+        for other_id, row in others:
+            if other_id != rollout_id and row.state in SLOT_HOLDING:
+                held.setdefault(target, other_id)
+    return held

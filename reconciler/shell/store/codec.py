@@ -1,0 +1,141 @@
+"""Values to rows and back, for the values that are not plain columns.
+
+Plans, releases and messages are stored as canonical JSON, so that equal values are equal bytes. Decoding is a pure
+function of the stored bytes: a Decoder remembers the last results by those bytes, and therefore can never return what
+is not in the database, whatever was rolled back or collected.
+
+    >>> decode_plan(encode_plan(plan)) == plan
+    True
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from reconciler.core.model import FrozenPlan, Manifest, ObjectKey, Reason, Target, Wave, canonical_json
+
+#: Plans and releases that a store keeps decoded. A plan of one application is about 1 KB, a release about 20 KB.
+PLANS_CACHED = 128
+RELEASES_CACHED = 256
+
+
+def encode_json(value: Mapping[str, Any]) -> str:
+    """`value` as canonical JSON text. Raises ValueError for NaN and infinities, TypeError for what is not JSON."""
+    return canonical_json(dict(value)).decode()
+
+
+def decode_json(text: str) -> dict[str, Any]:
+    """The mapping that `encode_json` stored."""
+    value = orjson.loads(text)
+    assert isinstance(value, dict)
+    return value
+
+
+def encode_strings(values: tuple[str, ...]) -> str:
+    return canonical_json(list(values)).decode() if values else "[]"
+
+
+def decode_strings(text: str) -> tuple[str, ...]:
+    return tuple(orjson.loads(text)) if text != "[]" else ()
+
+
+def encode_numbers(values: tuple[float, ...]) -> str:
+    return canonical_json(list(values)).decode()
+
+
+def decode_numbers(text: str) -> tuple[float, ...]:
+    return tuple(orjson.loads(text))
+
+
+def reason_of(code: str | None, message: str | None) -> Reason | None:
+    return None if code is None else Reason(code, message or "")
+
+
+def reason_columns(reason: Reason | None) -> dict[str, str | None]:
+    if reason is None:
+        return {"reason_code": None, "reason_message": None}
+    return {"reason_code": reason.code, "reason_message": reason.message}
+
+
+def key_columns(key: ObjectKey) -> dict[str, str]:
+    return {"api_group": key.group, "kind": key.kind, "namespace": key.namespace, "name": key.name}
+
+
+def target_columns(target: Target) -> dict[str, str]:
+    return {"application": target.application, "cluster": target.cluster}
+
+
+def encode_objects(objects: tuple[Manifest, ...]) -> bytes:
+    """A release's objects, compressed at the fastest level: most of the gain, and compiling a fleet stores many."""
+    return zlib.compress(canonical_json(list(objects)), 1)
+
+
+def decode_objects(data: bytes) -> tuple[Manifest, ...]:
+    """The objects. The standard library reads them, for orjson turns integers beyond 64 bits into floats."""
+    return tuple(json.loads(zlib.decompress(data)))
+
+
+def encode_plan(plan: FrozenPlan) -> str:
+    document = {
+        "waves": [
+            {
+                "name": wave.name,
+                "targets": [list(target) for target in wave.targets],
+                "bake_s": wave.bake_s,
+                "max_concurrent": wave.max_concurrent,
+                "max_failures": wave.max_failures,
+                "max_unreachable": wave.max_unreachable,
+                "closed": None if wave.closed is None else [wave.closed.code, wave.closed.message],
+            }
+            for wave in plan.waves
+        ],
+        "progress_deadline_s": plan.progress_deadline_s,
+        "on_failure": plan.on_failure,
+        "mandatory": plan.mandatory,
+        "policy": plan.policy,
+        "hash": plan.hash,
+        "check_interval_s": plan.check_interval_s,
+        "max_deletes": plan.max_deletes,
+    }
+    return canonical_json(document).decode()
+
+
+def decode_plan(text: str) -> FrozenPlan:
+    document = orjson.loads(text)
+    waves = tuple(
+        Wave(
+            name=wave["name"],
+            targets=tuple(Target(*target) for target in wave["targets"]),
+            bake_s=wave["bake_s"],
+            max_concurrent=wave["max_concurrent"],
+            max_failures=wave["max_failures"],
+            max_unreachable=wave["max_unreachable"],
+            closed=None if wave["closed"] is None else Reason(*wave["closed"]),
+        )
+        for wave in document["waves"]
+    )
+    return FrozenPlan(
+        waves=waves,
+        progress_deadline_s=document["progress_deadline_s"],
+        on_failure=document["on_failure"],
+        mandatory=document["mandatory"],
+        policy=document["policy"],
+        hash=document["hash"],
+        check_interval_s=document["check_interval_s"],
+        max_deletes=document["max_deletes"],
+    )
+
+
+class Decoder:
+    """Decodes plans and releases, remembering the last ones: both are immutable and asked for again and again. What it
+    returns is shared and must not be changed. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self.plan = functools.lru_cache(PLANS_CACHED)(decode_plan)
+        self.objects = functools.lru_cache(RELEASES_CACHED)(decode_objects)

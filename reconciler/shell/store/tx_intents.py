@@ -1,0 +1,175 @@
+"""Transactions, part three: intents, and what becomes known of objects when their results arrive.
+
+An intent is inserted once and finished once. Its result also says something about an object, and that is true even if
+the intent was given up in the meantime: the request had been sent. So a late result never revives an intent, yet always
+reaches the inventory; it only does not undo what the newer decision recorded there (see `_learn`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from reconciler.core.model import (
+    Intent,
+    IntentResult,
+    IntentState,
+    InventoryPhase,
+    ObjectKey,
+    Reason,
+    Target,
+    Verb,
+)
+from reconciler.shell.store import codec, schema
+from reconciler.shell.store.statements import equals, insert_or_keep, is_literally, select_where, upsert
+from reconciler.shell.store.tx_base import TxBase
+
+_intent = schema.intent
+_inventory = schema.inventory
+_ITEM = ("cluster", "application", "api_group", "kind", "namespace", "name")
+
+_PENDING = is_literally(_intent.c.state, IntentState.PENDING.value)
+_INTENT = select_where(_intent, "id")
+_PUT_INTENT = insert_or_keep(_intent, "id")
+_FINISH = (
+    sa.update(_intent)
+    .where(_intent.c.id == sa.bindparam("of"), _PENDING)
+    .values({name: sa.bindparam(name) for name in ("state", "reason_code", "reason_message")})
+)
+_ABANDON = (
+    sa.update(_intent)
+    .where(
+        _intent.c.application == sa.bindparam("on_application"), _intent.c.cluster == sa.bindparam("on_cluster"), _PENDING
+    )
+    .values({name: sa.bindparam(name) for name in ("state", "reason_code", "reason_message")})
+)
+_PHASE = sa.select(_inventory.c.phase).where(*equals(_inventory, *_ITEM))
+_PUT_ITEM = upsert(_inventory)
+_DELETE_ITEM = sa.delete(_inventory).where(*equals(_inventory, *_ITEM))
+_FORGET_UID = (
+    sa.update(_inventory)
+    .where(*(_inventory.c[name] == sa.bindparam(f"of_{name}") for name in _ITEM))
+    .values(uid="", generation=0)
+)
+
+_WRITTEN = frozenset({IntentState.DONE, IntentState.UNCHANGED})
+
+
+@functools.cache
+def _intents_where(names: tuple[str, ...], pending: bool | None) -> sa.Select[Any]:
+    statement = select_where(_intent, *names)
+    if pending is None:
+        return statement
+    return statement.where(_PENDING if pending else sa.not_(_PENDING))
+
+
+class IntentsTx(TxBase):
+    """The part of Tx named after intents."""
+
+    __slots__ = ()
+
+    def intents(
+        self,
+        *,
+        cluster: str | None = None,
+        owner: str | None = None,
+        target: Target | None = None,
+        pending: bool | None = None,
+    ) -> list[Intent]:
+        if target is not None and cluster not in (None, target.cluster):
+            return []
+        given = {} if target is None else codec.target_columns(target)
+        given |= {k: v for k, v in (("cluster", cluster), ("owner", owner)) if v is not None}
+        return [_read(row) for row in self._all(_intents_where(tuple(sorted(given)), pending), given)]
+
+    def intent(self, intent_id: str) -> Intent | None:
+        row = self._first(_INTENT, {"id": intent_id})
+        return None if row is None else _read(row)
+
+    def put_intents(self, intents: Sequence[Intent]) -> None:
+        """The intents of one call are committed in their `order`, those of later calls after them."""
+        self._run_each(_PUT_INTENT, [_columns(intent) for intent in sorted(intents, key=lambda one: one.order)])
+
+    def abandon_intents(self, target: Target, reason: Reason) -> int:
+        return self._run(
+            _ABANDON,
+            {
+                "on_application": target.application,
+                "on_cluster": target.cluster,
+                "state": IntentState.ABANDONED.value,
+                **codec.reason_columns(reason),
+            },
+        )
+
+    def finish_intents(self, results: Sequence[IntentResult]) -> None:
+        """A result that is still PENDING is a ValueError, one for an unknown intent a LookupError. Of two results for
+        one intent the first one stays."""
+        for result in results:
+            if result.state is IntentState.PENDING:
+                raise ValueError(f"intent {result.intent} cannot be finished as pending")
+            intent = self.intent(result.intent)
+            if intent is None:
+                raise LookupError(f"there is no intent {result.intent}")
+            if intent.state is IntentState.PENDING:
+                self._run(
+                    _FINISH,
+                    {"of": intent.id, "state": result.state.value, **codec.reason_columns(result.reason)},
+                )
+            self._learn(intent, result)
+
+    def _learn(self, intent: Intent, result: IntentResult) -> None:
+        """Bring what `result` says of the object into the inventory.
+
+        If the intent was given up, a newer decision may have been recorded there: an item on its way out keeps saying
+        so, with the uid that its delete will need; one that is wanted again stays wanted, without the uid of the object
+        that is gone."""
+        item = {**codec.target_columns(intent.target), **codec.key_columns(intent.key)}
+        phase = self._scalar(_PHASE, item) if intent.state is IntentState.ABANDONED else None
+        if intent.verb is Verb.APPLY and result.state in _WRITTEN:
+            kept = InventoryPhase.DELETING if phase == InventoryPhase.DELETING else InventoryPhase.OWNED
+            known = {"api_version": intent.api_version, "uid": result.uid, "generation": result.generation}
+            self._run(_PUT_ITEM, {**item, **known, "phase": kept.value})
+        elif intent.verb is Verb.DELETE and result.gone:
+            if phase == InventoryPhase.INTENDED:
+                self._run(_FORGET_UID, {f"of_{name}": value for name, value in item.items()})
+            else:
+                self._run(_DELETE_ITEM, item)
+
+
+def _columns(intent: Intent) -> dict[str, Any]:
+    return {
+        "id": intent.id,
+        "owner": intent.owner,
+        "purpose": intent.purpose,
+        **codec.target_columns(intent.target),
+        "verb": intent.verb.value,
+        **codec.key_columns(intent.key),
+        "api_version": intent.api_version,
+        "digest": intent.digest,
+        "attempt": intent.attempt,
+        "place": intent.order,
+        "epoch": intent.epoch,
+        "state": intent.state.value,
+        **codec.reason_columns(intent.reason),
+    }
+
+
+def _read(row: Any) -> Intent:
+    return Intent(
+        id=row.id,
+        owner=row.owner,
+        purpose=row.purpose,
+        target=Target(row.application, row.cluster),
+        verb=Verb(row.verb),
+        key=ObjectKey(row.api_group, row.kind, row.namespace, row.name),
+        api_version=row.api_version,
+        digest=row.digest,
+        attempt=row.attempt,
+        order=row.place,
+        epoch=row.epoch,
+        state=IntentState(row.state),
+        reason=codec.reason_of(row.reason_code, row.reason_message),
+    )

@@ -1,0 +1,168 @@
+"""Transactions, part one: sources and revisions, releases, assignments and the inventory.
+
+What Git asked for, what it compiles to, which target is to have it, and which objects are ours there.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from reconciler.core.model import Assignment, InventoryItem, InventoryPhase, ObjectKey, Release, Target
+from reconciler.shell.ports import Commit, SourceRow
+from reconciler.shell.store import codec, schema
+from reconciler.shell.store.statements import equals, insert_or_keep, select_where, upsert
+from reconciler.shell.store.tx_base import TxBase
+
+_SOURCE = select_where(schema.source, "name")
+_PUT_SOURCE = upsert(schema.source)
+_REVISION = select_where(schema.revision, "source", "sha")
+_PUT_REVISION = insert_or_keep(schema.revision, "source", "sha")
+_RELEASE = select_where(schema.release, "digest")
+# A release is immutable. Storing it again says that somebody is about to use it, so it is no longer to be collected.
+_PUT_RELEASE = upsert(schema.release, update=["unreferenced"])
+_ASSIGNMENT = select_where(schema.assignment, "application", "cluster")
+_PUT_ASSIGNMENT = upsert(schema.assignment)
+_DELETE_ASSIGNMENT = sa.delete(schema.assignment).where(*equals(schema.assignment, "application", "cluster"))
+_INVENTORY = select_where(schema.inventory, "cluster", "application")
+_INVENTORY_OF_CLUSTER = select_where(schema.inventory, "cluster")
+_PUT_INVENTORY = upsert(schema.inventory)
+_DELETE_INVENTORY = sa.delete(schema.inventory).where(
+    *equals(schema.inventory, "cluster", "application", "api_group", "kind", "namespace", "name")
+)
+
+
+@functools.cache
+def _assignments_where(names: tuple[str, ...]) -> sa.Select[Any]:
+    return select_where(schema.assignment, *names)
+
+
+class SourcesTx(TxBase):
+    """The part of Tx named after sources."""
+
+    __slots__ = ()
+
+    def source(self, name: str) -> SourceRow | None:
+        row = self._first(_SOURCE, {"name": name})
+        return None if row is None else SourceRow(*row)
+
+    def put_source(self, row: SourceRow) -> None:
+        self._run(
+            _PUT_SOURCE,
+            {
+                "name": row.name,
+                "fleet": row.fleet,
+                "last_attempted": row.last_attempted,
+                "last_applied": row.last_applied,
+                "last_baked": row.last_baked,
+                "problems": row.problems,
+            },
+        )
+
+    def put_revision(self, source: str, commit: Commit, seen_wall: float) -> None:
+        """Remember a commit; one that is known keeps the time it was seen first."""
+        self._run(
+            _PUT_REVISION,
+            {
+                "source": source,
+                "sha": commit.sha,
+                "author": commit.author,
+                "subject": commit.subject,
+                "authored_wall": commit.authored_wall,
+                "seen_wall": seen_wall,
+            },
+        )
+
+    def revision(self, source: str, sha: str) -> Commit | None:
+        row = self._first(_REVISION, {"source": source, "sha": sha})
+        return None if row is None else Commit(row.sha, row.author, row.subject, row.authored_wall)
+
+    def put_release(self, release: Release) -> None:
+        self._run(
+            _PUT_RELEASE,
+            {
+                "digest": release.digest,
+                "application": release.application,
+                "objects": codec.encode_objects(release.objects),
+                "unreferenced": 0,
+            },
+        )
+
+    def release(self, digest: str) -> Release | None:
+        """The release; its objects are shared with other callers and must not be changed."""
+        row = self._first(_RELEASE, {"digest": digest})
+        return None if row is None else Release(digest, row.application, self._decoder.objects(row.objects))
+
+    def assignment(self, target: Target) -> Assignment | None:
+        row = self._first(_ASSIGNMENT, codec.target_columns(target))
+        return None if row is None else _assignment(row)
+
+    def assignments(
+        self, *, source: str | None = None, application: str | None = None, cluster: str | None = None
+    ) -> list[Assignment]:
+        wanted = {"source": source, "application": application, "cluster": cluster}
+        given = {name: value for name, value in wanted.items() if value is not None}
+        return [_assignment(row) for row in self._all(_assignments_where(tuple(given)), given)]
+
+    def put_assignment(self, row: Assignment) -> None:
+        """The release has to be stored first."""
+        self._run(
+            _PUT_ASSIGNMENT,
+            {
+                **codec.target_columns(row.target),
+                "digest": row.digest,
+                "source": row.source,
+                "revision": row.revision,
+                "baked": row.baked,
+                "heal_attempts": row.heal_attempts,
+                "heal_at_s": row.heal_at_s,
+                "heal_boot": row.heal_boot,
+            },
+        )
+
+    def delete_assignment(self, target: Target) -> None:
+        self._run(_DELETE_ASSIGNMENT, codec.target_columns(target))
+
+    def inventory(self, target: Target) -> list[InventoryItem]:
+        return [_inventory_item(row) for row in self._all(_INVENTORY, codec.target_columns(target))]
+
+    def inventory_of_cluster(self, cluster: str) -> list[InventoryItem]:
+        return [_inventory_item(row) for row in self._all(_INVENTORY_OF_CLUSTER, {"cluster": cluster})]
+
+    def put_inventory(self, items: Sequence[InventoryItem]) -> None:
+        rows = [
+            {
+                **codec.target_columns(item.target),
+                **codec.key_columns(item.key),
+                "api_version": item.api_version,
+                "phase": item.phase.value,
+                "uid": item.uid,
+                "generation": item.generation,
+            }
+            for item in items
+        ]
+        self._run_each(_PUT_INVENTORY, rows)
+
+    def delete_inventory(self, target: Target, keys: Sequence[ObjectKey]) -> None:
+        rows = [{**codec.target_columns(target), **codec.key_columns(key)} for key in keys]
+        self._run_each(_DELETE_INVENTORY, rows)
+
+
+def _assignment(row: Any) -> Assignment:
+    application, cluster, *rest = row
+    return Assignment(Target(application, cluster), *rest)
+
+
+def _inventory_item(row: Any) -> InventoryItem:
+    cluster, application, group, kind, namespace, name, api_version, phase, uid, generation = row
+    return InventoryItem(
+        Target(application, cluster),
+        ObjectKey(group, kind, namespace, name),
+        api_version,
+        InventoryPhase(phase),
+        uid,
+        generation,
+    )

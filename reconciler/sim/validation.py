@@ -1,0 +1,308 @@
+"""Validation: what the API server refuses with 422, and why.
+
+First what the type says (enumerations, limits, required fields, and for custom kinds the types themselves), then rules
+of single kinds that the contract tests cover: a Deployment's selector, a Service's address, a StatefulSet's fixed parts.
+Parts identical to the live object's were valid before and are skipped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from reconciler.sim.merge import same
+from reconciler.sim.problems import Cause, forbidden_value, invalid_value, required, unsupported_value
+from reconciler.sim.schema import ANY, Node, Resource, Shape
+
+Object = Mapping[str, Any]
+
+_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
+_NAMES: dict[str, tuple[str, str, str, int]] = {
+    "subdomain": (
+        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start "
+        "and end with an alphanumeric character",
+        _SUBDOMAIN,
+        "example.com",
+        253,
+    ),
+    "label": (
+        "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end "
+        "with an alphanumeric character",
+        _LABEL,
+        "my-name",
+        63,
+    ),
+}
+_KIND_NAMES = {("", "Namespace"): "label", ("", "Service"): "label"}
+_LABEL_VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
+_LABEL_NAME = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
+_GROUPS_WITH_PATH_NAMES = ("rbac.authorization.k8s.io",)
+
+
+def validate(resource: Resource, value: dict[str, Any], live: Any) -> list[Cause]:
+    """Why the object is refused; empty when it is accepted. `live` is None for a create."""
+    known = live if live is not None else {}
+    causes = list(_metadata(resource, value, known))
+    causes += _structure(resource, value, known)
+    rule = _RULES.get((resource.group, resource.kind))
+    if rule is not None and not causes:
+        causes += rule(value, live)
+    elif rule is not None and live is not None:
+        causes += [cause for cause in rule(value, live) if cause.field not in {one.field for one in causes}]
+    return causes
+
+
+# ------------------------------------------------------------------------------------------------------- metadata
+
+
+def _metadata(resource: Resource, value: Object, live: Object) -> Iterator[Cause]:
+    metadata = value["metadata"]
+    before = live.get("metadata", {})
+    if not before:
+        yield from _name(resource, metadata.get("name", ""))
+    if metadata.get("labels") is not before.get("labels"):
+        for key, text in (metadata.get("labels") or {}).items():
+            yield from _label(key, text)
+    for field in ("uid", "creationTimestamp"):
+        if before and metadata.get(field) != before.get(field):
+            # The real server validates metadata twice and reports this twice.
+            yield invalid_value(f"metadata.{field}", metadata.get(field), "field is immutable")
+            yield invalid_value(f"metadata.{field}", metadata.get(field), "field is immutable")
+
+
+def _name(resource: Resource, name: str) -> Iterator[Cause]:
+    if not name:
+        yield required("metadata.name", "name or generateName is required")
+        return
+    if resource.group in _GROUPS_WITH_PATH_NAMES:
+        if name in (".", "..") or "/" in name or "%" in name:
+            yield invalid_value("metadata.name", name, "may not contain '/' or '%', and may not be '.' or '..'")
+        return
+    text, pattern, example, longest = _NAMES[_KIND_NAMES.get((resource.group, resource.kind), "subdomain")]
+    if len(name) > longest:
+        yield invalid_value("metadata.name", name, f"must be no more than {longest} bytes")
+    if not re.fullmatch(pattern, name):
+        message = f"{text} (e.g. '{example}', regex used for validation is '{pattern}')"
+        yield invalid_value("metadata.name", name, message)
+
+
+def _label(key: str, value: Any) -> Iterator[Cause]:
+    prefix, slash, name = key.rpartition("/")
+    if (slash and not re.fullmatch(_SUBDOMAIN, prefix)) or not _LABEL_NAME.fullmatch(name) or len(name) > 63:
+        message = (
+            "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an "
+            "alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
+            "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+        )
+        yield invalid_value("metadata.labels", key, message)
+    if isinstance(value, str) and not _LABEL_VALUE.fullmatch(value):
+        message = (
+            "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must "
+            "start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for "
+            "validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
+        )
+        yield invalid_value("metadata.labels", value, message)
+    if isinstance(value, str) and len(value) > 63:
+        yield invalid_value("metadata.labels", value, "must be no more than 63 bytes")
+
+
+# ------------------------------------------------------------------------------------------------------ structure
+
+
+def _structure(resource: Resource, value: Object, live: Object) -> Iterator[Cause]:
+    for key, child in value.items():
+        if key in ("apiVersion", "kind", "metadata") or child is live.get(key):
+            continue
+        node = resource.node.child(key)
+        if node is not None:
+            yield from _check(node, child, live.get(key), key, resource.custom)
+    for name in resource.node.required:
+        if name not in value:
+            yield required(name)
+
+
+def _check(node: Node, value: Any, known: Any, path: str, custom: bool) -> Iterator[Cause]:
+    if value is known:
+        return
+    if custom and not _has_type(node, value):
+        wanted, given = _type_name(node), _type_of(value)
+        message = f'Invalid value: "{given}": {path} in body must be of type {wanted}: "{given}"'
+        yield Cause(path, "FieldValueTypeInvalid", message)
+    elif isinstance(value, dict) and node.shape is Shape.MAP:
+        yield from _check_struct(node, value, known if isinstance(known, dict) else {}, path, custom)
+    elif isinstance(value, list) and node.shape is Shape.LIST:
+        item_node = node.element or ANY
+        if item_node.shape is not Shape.ANY:
+            done = {id(item) for item in known} if isinstance(known, list) else set()
+            for index, item in enumerate(value):
+                if id(item) not in done or item_node.shape is Shape.SCALAR:
+                    yield from _check(item_node, item, None, f"{path}[{index}]", custom)
+
+
+def _check_struct(node: Node, value: Object, known: Object, path: str, custom: bool) -> Iterator[Cause]:
+    for name in node.required:
+        # The real server skips what is required by the type alone when a built-in kind's rule has another message.
+        if name not in value or (not custom and value[name] in (None, "", [])):
+            yield required(f"{path}.{name}")
+    for key, child in value.items():
+        child_node = node.child(key)
+        if child_node is None or child is None:
+            continue
+        where = f"{path}.{key}"
+        allowed = node.enums.get(key)
+        if allowed is not None and child not in allowed and (custom or child != ""):
+            yield unsupported_value(where, child, allowed)
+            continue
+        if child_node.shape is not Shape.ANY:
+            yield from _check(child_node, child, known.get(key), where, custom)
+        if key in node.limits and child is not known.get(key):
+            yield from _limits(node.limits[key], child, where, custom)
+
+
+def _has_type(node: Node, value: Any) -> bool:
+    kind = value.__class__
+    if node.shape is Shape.ANY or value is None:
+        return True
+    if node.shape is Shape.MAP:
+        return kind is dict
+    if node.shape is Shape.LIST:
+        return kind is list
+    if node.scalar == "numeric":
+        return kind is int or (kind is float and (not node.integer or value.is_integer()))
+    allowed: dict[str, tuple[type, ...]] = {"string": (str,), "boolean": (bool,), "untyped": (str, int)}
+    return kind in allowed[node.scalar]
+
+
+def _type_name(node: Node) -> str:
+    if node.shape is Shape.MAP:
+        return "object"
+    if node.shape is Shape.LIST:
+        return "array"
+    return {"numeric": "integer" if node.integer else "number", "untyped": "integer,string"}.get(node.scalar, node.scalar)
+
+
+def _type_of(value: Any) -> str:
+    names = {str: "string", bool: "boolean", int: "integer", float: "number", dict: "object", list: "array"}
+    return names.get(value.__class__, "null")
+
+
+_BOUNDS = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
+
+
+def _limits(limits: Mapping[str, Any], value: Any, path: str, custom: bool) -> Iterator[Cause]:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if "minimum" in limits and value < limits["minimum"]:
+            at_least = f"{path} in body should be greater than or equal to {limits['minimum']}"
+            yield invalid_value(path, value, at_least)
+        if "maximum" in limits and value > limits["maximum"]:
+            yield invalid_value(path, value, f"{path} in body should be less than or equal to {limits['maximum']}")
+        low, high = _BOUNDS.get(limits.get("format", ""), (value, value))
+        if custom and not low <= value <= high:
+            yield invalid_value(path, value, f"{path} in body must be of type {limits['format']}: {_type_of(value)!r}")
+    if isinstance(value, str):
+        if "pattern" in limits and not re.search(limits["pattern"], value):
+            yield invalid_value(path, value, f"{path} in body should match '{limits['pattern']}'")
+        if len(value) > limits.get("maxLength", len(value)):
+            message = f"Too long: may not be more than {limits['maxLength']} bytes"
+            yield Cause(path, "FieldValueTooLong", message)
+        if len(value) < limits.get("minLength", 0):
+            yield invalid_value(path, value, f"{path} in body should be at least {limits['minLength']} chars long")
+
+
+# ----------------------------------------------------------------------------------------------- rules of single kinds
+
+
+def _get(value: Any, *path: str) -> Any:
+    for key in path:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(key)
+    return value
+
+
+def _deployment(value: Object, live: Object | None) -> Iterator[Cause]:
+    selector = _get(value, "spec", "selector")
+    labels = _get(value, "spec", "template", "metadata", "labels") or {}
+    wanted = _get(selector, "matchLabels") or {}
+    if any(labels.get(key) != text for key, text in wanted.items()):
+        yield invalid_value("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
+    replicas = _get(value, "spec", "replicas")
+    if isinstance(replicas, int) and replicas < 0:
+        yield invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
+    if live is not None and not same(selector, _get(live, "spec", "selector")):
+        yield invalid_value("spec.selector", selector, "field is immutable")
+
+
+_STATEFUL_SET_FREE = (
+    "replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit",
+    "persistentVolumeClaimRetentionPolicy", "minReadySeconds",
+)  # fmt: skip
+
+
+def _stateful_set(value: Object, live: Object | None) -> Iterator[Cause]:
+    labels = _get(value, "spec", "template", "metadata", "labels") or {}
+    wanted = _get(value, "spec", "selector", "matchLabels") or {}
+    if any(labels.get(key) != text for key, text in wanted.items()):
+        yield invalid_value("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
+    if live is None:
+        return
+    before = {key: part for key, part in live.get("spec", {}).items() if key not in _STATEFUL_SET_FREE}
+    after = {key: part for key, part in value.get("spec", {}).items() if key not in _STATEFUL_SET_FREE}
+    if not same(before, after):
+        names = "'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', "
+        last = "'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"
+        yield forbidden_value("spec", f"updates to statefulset spec for fields other than {names}{last}")
+
+
+def _service(value: Object, live: Object | None) -> Iterator[Cause]:
+    if live is None:
+        return
+    before, after = _get(live, "spec", "clusterIP"), _get(value, "spec", "clusterIP")
+    if before and after != before and _get(value, "spec", "type") != "ExternalName":
+        yield invalid_value("spec.clusterIPs[0]", [after], "may not change once set")
+
+
+def _secret(value: Object, live: Object | None) -> Iterator[Cause]:
+    if live is None:
+        return
+    if value.get("type") != live.get("type"):
+        yield invalid_value("type", value.get("type"), "field is immutable")
+    yield from _immutable_data(value, live)
+
+
+def _immutable_data(value: Object, live: Object | None) -> Iterator[Cause]:
+    if live is None or not live.get("immutable"):
+        return
+    if not value.get("immutable"):
+        yield forbidden_value("immutable", "field is immutable when `immutable` is set")
+    for field in ("data", "binaryData"):
+        if not same(value.get(field), live.get(field)):
+            yield forbidden_value(field, "field is immutable when `immutable` is set")
+
+
+def _job(value: Object, live: Object | None) -> Iterator[Cause]:
+    if live is None:
+        return
+    for field in ("selector", "template", "completionMode"):
+        after = _get(value, "spec", field)
+        if not same(after, _get(live, "spec", field)):
+            yield invalid_value(f"spec.{field}", after, "field is immutable")
+
+
+def _role_binding(value: Object, live: Object | None) -> Iterator[Cause]:
+    if live is not None and not same(value.get("roleRef"), live.get("roleRef")):
+        yield invalid_value("roleRef", value.get("roleRef"), "cannot change roleRef")
+
+
+_RULES: dict[tuple[str, str], Callable[[Object, Object | None], Iterator[Cause]]] = {
+    ("apps", "Deployment"): _deployment,
+    ("apps", "StatefulSet"): _stateful_set,
+    ("", "Service"): _service,
+    ("", "Secret"): _secret,
+    ("", "ConfigMap"): _immutable_data,
+    ("batch", "Job"): _job,
+    ("rbac.authorization.k8s.io", "RoleBinding"): _role_binding,
+    ("rbac.authorization.k8s.io", "ClusterRoleBinding"): _role_binding,
+}
