@@ -29,7 +29,7 @@ BAKE_RESETS_MAX = 3
 #: Failures of a write that say the cluster cannot take this release at all: nothing of it is wrong elsewhere.
 BLOCKING_CODES = frozenset({"SchemaMismatch", "KindMissing"})
 #: A healthy target whose reason says this has nothing left to bake: its gates are not applicable.
-FINISHED_CODES = frozenset({"JobFinished"})
+FINISHED_CODES = frozenset({"Finished"})
 
 
 @dataclass(frozen=True, slots=True)

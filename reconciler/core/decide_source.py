@@ -190,6 +190,8 @@ def _heal(facts: ApplicationFacts, target: Target, now: Now) -> Step | Wait | No
 
 def _prune(facts: ApplicationFacts, target: Target) -> Step | Wait | None:
     """Delete what a healthy target's assigned release no longer has: last, in reverse order, within the limits."""
+    if target in facts.prune_failed:
+        return Wait(str(target), facts.prune_failed[target])
     items = facts.prunable.get(target, ())
     if not items or target.cluster not in facts.goals:
         return None
@@ -204,8 +206,6 @@ def _prune(facts: ApplicationFacts, target: Target) -> Step | Wait | None:
     summary = facts.seen.intents.get(target)
     if summary is not None and summary.pending:
         return None
-    if target in facts.prune_failed:
-        return Wait(str(target), facts.prune_failed[target])
     stateful = sum(item.key.kind in STATEFUL_KINDS for item in items)
     if stateful > facts.deletes_max:
         message = f"{stateful} stateful objects would be deleted, {facts.deletes_max} allowed (maxDeletes)"

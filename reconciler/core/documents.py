@@ -70,6 +70,7 @@ class DirectoryRule:
     path: str
     selection: Selection
     namespace: str | None
+    create_namespace: bool
     at: Path
 
 

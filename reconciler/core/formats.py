@@ -20,6 +20,9 @@ _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _MEMORY = re.compile(r"\d{1,12}(\.\d{1,3})? ?(b|k|kb|m|mb|g|gb|t|tb|Ki|Mi|Gi|Ti)?")
+_WILDCARD = re.compile(r"\*+|\?")
+#: More of them take polynomial time to match.
+_WILDCARDS_MAX = 3
 _FLINK_VERSION = re.compile(r"v\d{1,2}_\d{1,3}")
 
 
@@ -108,6 +111,8 @@ def _is_repository_path(value: Any) -> str:
     parts = value.rstrip("/").split("/")
     if value.startswith("/") or "\\" in value or any(part in ("", "..") for part in parts):
         return "not a path inside the repository: it is relative, with no '..' and no empty part"
+    if len(value) > 256 or len(_WILDCARD.findall(value)) > _WILDCARDS_MAX:
+        return f"a path of at most 256 characters and {_WILDCARDS_MAX} wildcards is allowed"
     return ""
 
 

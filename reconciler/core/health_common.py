@@ -3,7 +3,7 @@
 A health function is pure: (object, facts, now, thresholds) -> (health, reason, facts). Facts carry what one look cannot
 see: since when, how often, which job before.
 
-    state, facts = entered(facts, "restarting@7", now_s=130.0, ...)   # since_s stays while the state stays
+    facts = entered(facts, "restarting@7", now_s)   # since_s moves only when the state does
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from reconciler.core.values import clean_text
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Times in seconds after which waiting becomes Degraded. The defaults are starting points from operating experience;
-    `policies/health.yaml` and HealthPolicy documents set them by these names."""
+    """Times in seconds after which waiting becomes Degraded. The defaults are starting points from operating
+    experience; `policies/health.yaml` and HealthPolicy documents set them by these names."""
 
     progress_deadline_s: float = 900.0  # to come up, or to be taken over by the operator at all
     rejected_s: float = 120.0  # a refused spec: an error left over from the spec before goes away by then
@@ -34,7 +34,7 @@ class Thresholds:
     unavailable_s: float = 180.0  # a workload that was up and lost its pods
 
     @classmethod
-    def of(cls, values: Mapping[str, float]) -> Thresholds:
+    def of(cls, values: Mapping[str, Any]) -> Thresholds:
         """Thresholds with some of them set; ValueError for an unknown name or a value that is no positive number."""
         known = {field.name for field in dataclasses.fields(cls)}
         for name, value in values.items():
@@ -44,7 +44,7 @@ class Thresholds:
                 raise ValueError(f"{name} must be a number above 0")
         if "restarts_max" in values and not isinstance(values["restarts_max"], int):
             raise ValueError("restarts_max must be a whole number")
-        return cls(**dict(values))  # type: ignore[arg-type]  # the names and types were checked right above
+        return cls(**values)
 
 
 Judged = tuple[Health, Reason, Facts]
@@ -123,10 +123,12 @@ def is_true(status: Mapping[str, Any], kind: str) -> bool:
 
 def time_s(value: Any) -> float | None:
     """Seconds since the epoch of an RFC 3339 time, or of Flink's milliseconds as text; None if it is neither."""
-    if not isinstance(value, str) or not 10 <= len(value) <= 40:
+    if not isinstance(value, str) or not 13 <= len(value) <= 40:
         return None
     if value.isascii() and value.isdigit():
         return int(value) / 1000 if len(value) == 13 else None
+    if value[10] != "T":
+        return None
     try:
         parsed = datetime.fromisoformat(value)
     except ValueError:
@@ -135,8 +137,11 @@ def time_s(value: Any) -> float | None:
 
 
 def newest_time_s(manifest: Mapping[str, Any]) -> float:
-    """The newest time in the object: for one read from a file, "now". 0 if there is none at all."""
-    return max(_times(manifest, 0), default=0.0)
+    """The newest time that the server or a controller wrote into the object: for one read from a file, "now". 0 if
+    there is none at all."""
+    metadata = metadata_of(manifest)
+    written = [metadata.get("creationTimestamp"), metadata.get("managedFields"), manifest.get("status")]
+    return max(_times(written, 0), default=0.0)
 
 
 _DEPTH_MAX = 60

@@ -233,7 +233,13 @@ def _build_fleet(document: Document, _findings: list[Finding]) -> Fleet:
     spec = document.value["spec"]
     defaults = spec.get("defaults") or {}
     rules = [
-        DirectoryRule(_paths(rule["path"])[0], _selection(rule), rule.get("namespace"), ("spec", "directories", index))
+        DirectoryRule(
+            path=_paths(rule["path"])[0],
+            selection=_selection(rule),
+            namespace=rule.get("namespace"),
+            create_namespace=bool(rule.get("createNamespace")),
+            at=("spec", "directories", index),
+        )
         for index, rule in enumerate(spec.get("directories") or ())
     ]
     return Fleet(

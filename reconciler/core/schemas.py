@@ -63,7 +63,11 @@ FLEET = _document(
         directories={
             "type": "array",
             "items": _object(
-                ["path"], path={"type": "string", "format": "repository-path"}, namespace=_NAMESPACE, **_CLUSTERS
+                ["path"],
+                path={"type": "string", "format": "repository-path"},
+                namespace=_NAMESPACE,
+                createNamespace={"type": "boolean"},
+                **_CLUSTERS,
             ),
         },
     ),

@@ -2,8 +2,8 @@
 
 A `TraitDefinition` of the shipped catalogue says which properties a trait has (a schema), which component types it
 applies to, what it cannot stand beside, what it needs, and which paths of the workload it writes. This module is the
-interpreter: it turns the traits of one component into writes, and refuses what does not go together *before* anything is
-combined, naming file and line of both sides.
+interpreter: it turns the traits of one component into writes, and refuses what does not go together *before* anything
+is combined, naming file and line of both sides.
 
     checkpointing {interval: 60s} -> Write("/spec/flinkConfiguration/execution.checkpointing.interval", "60s")
 """
@@ -11,13 +11,13 @@ combined, naming file and line of both sides.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from reconciler.core.documents import TraitUse
 from reconciler.core.formats import duration_s
-from reconciler.core.problems import Problem, Severity
+from reconciler.core.problems import Problem
 from reconciler.core.schema import Schema, check, suggest, with_defaults
 from reconciler.core.yaml_kube import Document, Path
 
@@ -224,10 +224,10 @@ def value_at(workload: Mapping[str, Any], path: Path) -> Any:
 
 
 def combine(
-    workload: Mapping[str, Any], writes: Sequence[Write], declared_at: Mapping[Path, tuple[Document, Path]]
+    workload: Mapping[str, Any], writes: Sequence[Write], declared_at: Callable[[Path], str]
 ) -> tuple[dict[str, Any], list[Problem]]:
     """`workload` with all `writes` in it. Two writers with different values for one path are a problem that names both;
-    `declared_at` says where the component declares a path of the workload."""
+    `declared_at` says in which file and line the component declares a path of the workload."""
     combined = copy.deepcopy(dict(workload))
     problems: list[Problem] = []
     written: dict[Path, Write] = {}
@@ -238,7 +238,7 @@ def combine(
             who = f"the trait {earlier.place.use.type!r} at {earlier.place}"
             problems.append(_clash(write, earlier.value, who))
         elif present is not None and present != write.value:
-            problems.append(_clash(write, present, f"the component at {_declared(write.path, declared_at)}"))
+            problems.append(_clash(write, present, f"the component at {declared_at(write.path)}"))
         else:
             written[write.path] = write
             _set(combined, write.path, write.value)
@@ -252,17 +252,6 @@ def _clash(write: Write, other: Any, who: str) -> Problem:
     return write.place.problem(at, "write-conflict", says, "keep one of the two")
 
 
-def _declared(path: Path, declared_at: Mapping[Path, tuple[Document, Path]]) -> str:
-    for length in range(len(path), -1, -1):
-        found = declared_at.get(path[:length])
-        if found is not None:
-            document, at = found
-            # What is deeper than the known path keeps its steps: a nested map stands where it is written.
-            line, _ = document.locate((*at, *path[length:]))
-            return f"{document.file}:{line}"
-    return "its properties"
-
-
 def _set(target: dict[str, Any], path: Path, value: Any) -> None:
     for step in path[:-1]:
         child = target.get(str(step))
@@ -271,8 +260,3 @@ def _set(target: dict[str, Any], path: Path, value: Any) -> None:
             target[str(step)] = child
         target = child
     target[str(path[-1])] = value
-
-
-def error_count(problems: Sequence[Problem]) -> int:
-    """How many of `problems` are errors."""
-    return sum(problem.severity is Severity.ERROR for problem in problems)

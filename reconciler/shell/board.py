@@ -33,6 +33,35 @@ class Board:
     clusters: dict[str, ClusterEntry] = field(default_factory=dict)
     verdicts: dict[Target, TargetVerdict] = field(default_factory=dict)
     waits: dict[str, tuple[Wait, ...]] = field(default_factory=dict)
+    _watching: dict[str, frozenset[Target]] = field(default_factory=dict)
+    _watchers: dict[Target, list[str]] = field(default_factory=dict)
+
+    def watch(self, unit: str, targets: Iterable[Target]) -> None:
+        """Have `unit` woken when the verdict on one of `targets`, or what is known of its cluster, changes."""
+        self._watching[unit] = frozenset(targets)
+        for target in sorted(self._watching[unit]):
+            self._watchers.setdefault(target, []).append(unit)
+
+    def unwatch(self, unit: str) -> None:
+        """Forget `unit`. May be called twice."""
+        for target in self._watching.pop(unit, ()):
+            left = [name for name in self._watchers.get(target, ()) if name != unit]
+            if left:
+                self._watchers[target] = left
+            else:
+                self._watchers.pop(target, None)
+
+    def watchers(self, target: Target) -> tuple[str, ...]:
+        """The units that watch `target`, the oldest first."""
+        return tuple(self._watchers.get(target, ()))
+
+    def watchers_of_cluster(self, cluster: str) -> tuple[str, ...]:
+        """All units that watch a target on `cluster`, sorted."""
+        return tuple(
+            sorted(
+                unit for unit, targets in self._watching.items() if any(target.cluster == cluster for target in targets)
+            )
+        )
 
     def view(self, name: str, now: Now) -> ClusterView | None:
         """The cluster as it is known now. One without a lane has no credentials, or is not declared."""

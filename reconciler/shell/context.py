@@ -12,6 +12,9 @@ from reconciler.shell.hub import Hub
 from reconciler.shell.metrics import Metrics
 from reconciler.shell.ports import Clock, Store
 
+#: What a lane is woken with when there may be intents or assignments that it has not seen.
+INTENTS = ("intents",)
+
 
 @dataclass(frozen=True, slots=True)
 class Context:

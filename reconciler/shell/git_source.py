@@ -289,15 +289,20 @@ class Mirror:
         except OSError as error:
             raise SourceError("StorageFailed", f"the mirror cannot be made: {error.strerror}") from error
         self._remove_leftovers()
-        output = self._command.run(
+        if self._init().status != 0:
+            # It is too damaged even to be made anew in place.
+            _remove(self._path)
+            self._path.mkdir(mode=0o700)
+            if (output := self._init()).status != 0:
+                raise error_of(output.stderr, "making the mirror", default="StorageFailed")
+        self._ready = True
+
+    def _init(self) -> Output:
+        return self._command.run(
             ["init", "--quiet", "--bare", "--template=", "--initial-branch=none", "--", str(self._path)],
             action="making the mirror",
             timeout_s=self._limits.local_timeout_s,
         )
-        if output.status != 0:
-            _remove(self._path)
-            raise error_of(output.stderr, "making the mirror", default="CorruptMirror")
-        self._ready = True
 
     def _rebuild(self, why: str) -> None:
         event(_LOG, logging.WARNING, "git.mirror.rebuilt", mirror=self._path.parent.name, why=why)

@@ -8,8 +8,8 @@ become one, and one that is lost costs time, never correctness, for each unit al
         dirty = await unit.wait()             # ("eu-west-1a", "eu-west-1b"), sorted; () means: look at everything due
         unit.wake_at(clock, decide(dirty).recheck_at)
 
-A unit is *busy* from the moment it is made, but while it waits with nothing to do. `hub.idle` says that no unit is busy:
-the demo's clock takes its next step only then.
+A unit is *busy* from the moment it is made, but while it waits with nothing to do. `hub.idle` says that no unit is
+busy: the demo's clock takes its next step only then.
 """
 
 from __future__ import annotations

@@ -81,11 +81,17 @@ def list_parts(answer: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Manif
         items = answer["items"] or []
     else:
         raise unexpected_answer(f"a list was answered with {kind or 'something'}", READ)
-    for item in items:
-        found = item.get("metadata") if isinstance(item, dict) else None
-        if not isinstance(found, dict) or not all(found.get(part) for part in ("name", "uid", "resourceVersion")):
-            raise unexpected_answer("a list holds an item without name, uid or resourceVersion", READ)
+    if not isinstance(items, list) or not all(isinstance(item, dict) and is_identified(item) for item in items):
+        raise unexpected_answer("a list holds an item without name, uid or resourceVersion", READ)
     return metadata, items
+
+
+def is_identified(manifest: Mapping[str, Any]) -> bool:
+    """True if `manifest` says which object it is and in which state, in strings."""
+    metadata = manifest.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("namespace", ""), str):
+        return False
+    return all(isinstance(metadata.get(part), str) and metadata[part] for part in ("name", "uid", "resourceVersion"))
 
 
 def watch_event(line: bytes, resource: Resource) -> WatchEvent:
@@ -99,12 +105,14 @@ def watch_event(line: bytes, resource: Resource) -> WatchEvent:
         version = str(metadata["resourceVersion"])
         if kind == "BOOKMARK":
             return WatchEvent("BOOKMARK", version)
-        if kind in ("ADDED", "MODIFIED", "DELETED"):
+        if kind in ("ADDED", "MODIFIED", "DELETED") and is_identified(value):
             key = ObjectKey(resource.group, resource.kind, metadata.get("namespace") or "", metadata["name"])
             return WatchEvent(kind, version, key, value)
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise unexpected_answer(f"a watch of {resource.kind} sent a line that is no event", READ) from error
-    raise unexpected_answer(f"a watch of {resource.kind} sent an event of type {str(kind)[:40]}", READ)
+    raise unexpected_answer(
+        f"a watch of {resource.kind} sent an event that is none of its types, or of no object: {str(kind)[:40]}", READ
+    )
 
 
 def not_whole(message: str) -> GoneError:

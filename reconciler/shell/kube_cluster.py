@@ -34,6 +34,7 @@ from reconciler.shell.kube_answers import (
     Resource,
     WatchEvent,
     encode,
+    is_identified,
     list_parts,
     not_whole,
     watch_event,
@@ -123,8 +124,8 @@ class KubeCluster:
             raise unexpected_answer(f"discovery of {api_version} answered {answer.get('kind')}", READ)
         resources: dict[str, Resource] = {}
         for item in answer.get("resources") or []:
-            # Subresources ("deployments/status") carry kinds too, and may come first.
-            if isinstance(item, dict) and "/" not in str(item.get("name") or "/"):
+            # Subresources ("deployments/status") carry kinds, too, and are no segment.
+            if isinstance(item, dict) and _SEGMENT.match(str(item.get("name"))):
                 kind = str(item.get("kind"))
                 resources[kind] = Resource(group, version, str(item["name"]), kind, bool(item.get("namespaced")))
         self._served[api_version] = (asked_at, resources)
@@ -361,7 +362,6 @@ class KubeCluster:
     @staticmethod
     def _object(answer: dict[str, Any], attempt: Attempt) -> Manifest:
         """`answer` if it is the object that was asked for."""
-        metadata = answer.get("metadata")
-        if not isinstance(metadata, dict) or (attempt.key and ObjectKey.of(answer) != attempt.key):
+        if not is_identified(answer) or ObjectKey.of(answer) != attempt.key:
             raise unexpected_answer(f"asked for {attempt.key} and was answered {answer.get('kind')}", attempt)
         return answer

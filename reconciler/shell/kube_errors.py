@@ -180,6 +180,8 @@ _CREDENTIALS = (
     (re.compile(r"(?<=://)[^/\s@]+@"), "[redacted]@"),
     (re.compile(r"(?i)\b(token|password|secret|api[_-]?key)(\"?\s*[=:]\s*\"?)[^\s\",;&]+"), r"\1\2[redacted]"),
 )
+#: Refusals for ever that the server calls 500: a field its schema does not have, a value it cannot convert.
+_SCHEMA_REFUSALS = ("failed to create typed patch object", "failed to convert new object")
 _CONFLICT_MANAGER = re.compile(r'conflict with ("(?:[^"\\]|\\.)*")')
 
 
@@ -271,7 +273,7 @@ class _Refusal:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        return tuple(clean(str(cause["field"])) for cause in self.causes if cause.get("field"))
+        return tuple(dict.fromkeys(clean(str(cause["field"])) for cause in self.causes if cause.get("field")))
 
     def reason(self, code: str) -> Reason:
         """`code` with the server's words; of a Secret only where, never what."""
@@ -334,7 +336,7 @@ def _refused(refusal: _Refusal) -> KubeError:
 
 def _failed(refusal: _Refusal) -> KubeError:
     """5xx: most of it passes, some of it never does, and of a write nobody knows whether it happened."""
-    if "failed to create typed patch object" in refusal.message:
+    if refusal.message.startswith(_SCHEMA_REFUSALS):
         return SchemaMismatchError(refusal.reason("SchemaMismatch"), status=refusal.code)
     if _denied(refusal.message):
         return DeniedError(refusal.reason("Denied"), status=refusal.code)
@@ -347,7 +349,7 @@ def _failed(refusal: _Refusal) -> KubeError:
 
 def _not_kubernetes(response: Response, attempt: Attempt) -> KubeError:
     """An answer without a Status: the API server's own "404 page not found", or something in front of it."""
-    if response.status == 404:
+    if response.status == 404 and response.body.strip() == b"404 page not found":
         return KindMissingError(Reason("KindMissing", "the server does not serve this path"), status=404)
     retry_after_s = _retry_after_s(response.headers, {})
     if response.status == 429:

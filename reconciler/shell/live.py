@@ -7,7 +7,8 @@ for "it is not there". Objects are kept whole (managedFields decide who owns wha
     cache.offer(manifest, now_s=12.0)     # True: this is news
     cache.live(key)                       # the object, None (known to be absent) or NOT_SEEN
 
-Versions are compared as numbers, which is what API servers make them; where one is no number, what arrives later counts.
+Versions are compared as numbers, which is what API servers make them; where one is no number, what arrives later
+counts.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class LiveCache:
         """What is known of `key`, None if nothing is."""
         return self._entries.get(GroupKind.of(key), {}).get(key)
 
-    def live(self, key: ObjectKey) -> Manifest | None | NotSeen:
+    def live(self, key: ObjectKey) -> Manifest | NotSeen | None:
         """The object; None if it is known to be absent, or no object of this key was in the last complete list of its
         kind; NOT_SEEN if nobody has looked."""
         match self.entry(key):

@@ -1,38 +1,36 @@
 """Keeping an eye on one cluster: at most three watches, lists for the rest, one cache of live objects.
 
-The level is the truth. A watch only makes it known sooner: whatever it loses, doubles or delays is found by the next
-comparison of versions, and an object is taken for deleted only after it was asked for by name (on a label-selected
-watch DELETED may just mean that the label was removed). A list that failed, was cut or went back in time proves nothing.
+The level is the truth and a watch only makes it known sooner. A watched kind that is quiet for longer than the check
+interval is compared by one list of metadata, which proves that the cluster lives and that nothing was missed; other
+kinds get the same list every re-sync interval. Waits go by the policy clock, request timeouts and the idle deadline of
+a watch by the loop's time.
 
-    observer = Observer(cluster, clock=clock, scope=scope, selector="reconciler.dev/owner", jitter=random.random,
+    observer = Observer(cluster, clock=clock, scope=scope, selector="reconciler.dev/owner", jitter=generator.random,
                         on_change=lane.objects_changed, on_heard=lane.heard)
     observer.set_kinds([Kind("flink.apache.org/v1beta1", "FlinkDeployment"), Kind("v1", "ConfigMap")])
-    observer.live(key)             # the object, None (absent) or NOT_SEEN
-    await observer.read("v1", key) # ask the cluster now
-
-A watched kind: list, watch from there, resume where the watch ended; a version that is too old means list again. While
-its watch is quiet for longer than the check interval, one list of metadata proves that the cluster lives and nothing
-was missed. Other kinds get the same list every re-sync interval. Waits go by the policy clock, request timeouts and the
-idle deadline of a watch by the loop's time.
+    observer.live(key)                # the object, None (absent) or NOT_SEEN
+    await observer.read("v1", key)    # ask the cluster now
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
 
 from reconciler.core.model import Manifest, ObjectKey, Reason
-from reconciler.shell.kube_cluster import KubeCluster, WatchEvent
-from reconciler.shell.kube_errors import GoneError, KubeError, Outcome, UnauthorizedError
-from reconciler.shell.live import Absent, GroupKind, Live, LiveCache, NotSeen, is_older
+from reconciler.shell.follow import Follower, Kind, pause_until
+from reconciler.shell.kube_cluster import KubeCluster
+from reconciler.shell.kube_errors import KubeError
+from reconciler.shell.live import GroupKind, LiveCache, NotSeen
+from reconciler.shell.mirror import Mirror
 from reconciler.shell.ports import Clock
 from reconciler.shell.scope import Scope
 
+__all__ = ["Kind", "Observer"]
+
 WATCHES_MAX = 3
-#: Who gets a watch first; kinds that are not here follow in alphabetical order. Flink's come first because a gate waits
+#: Who gets a watch first; kinds that are not here follow in alphabetical order. Flink's come first because gates wait
 #: for them, then what has a health of its own, then what people edit by hand.
 WATCH_ORDER = (
     GroupKind("flink.apache.org", "FlinkDeployment"),
@@ -49,51 +47,14 @@ WATCH_ORDER = (
 WATCH_IDLE_S = 130.0
 CHECK_INTERVAL_S = 10.0
 RESYNC_INTERVAL_S = 300.0
-BACKOFF_START_S = 1.0
-BACKOFF_MAX_S = 30.0
-#: Above this many changed objects one list of the kind is cheaper than a read of each.
-READS_PER_CHECK_MAX = 50
-#: So often in a row a list may be older than what is known already; then the server's data was put back (a restored
-#: etcd), and what we know is the past.
-STALE_LISTS_MAX = 5
-READS_AGAIN_MAX = 3
-
-
-class Kind(NamedTuple):
-    """A kind at the version at which its objects are read."""
-
-    api_version: str
-    kind: str
-
-    @property
-    def group_kind(self) -> GroupKind:
-        """The kind whatever its version."""
-        return GroupKind(self.api_version.rpartition("/")[0], self.kind)
-
-
-@dataclass(slots=True)
-class _Followed:
-    """What is known of following one kind. Times are Now.monotonic."""
-
-    kind: Kind
-    watched: bool = False
-    task: asyncio.Task[None] | None = None
-    observed_at: float | None = None  # the last proof that the cache holds what is there
-    checked_at: float | None = None  # the last list, of whatever kind
-    retry_at: float = 0.0
-    version: str = ""  # the newest version a list or bookmark has reached
-    failures: int = 0
-    stale_lists: int = 0
-    reason: Reason | None = None
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Observer:
     """One cluster's live objects, kept current. Used from one loop; its tasks belong to `scope`.
 
-    `on_change(keys)` says that what is known of these objects changed; `on_heard()` that the cluster was heard from,
-    `heard_at` or a kind's `observed_at` moved. Both are called at once, from whatever task noticed: set a wake-up there
-    and return."""
+    `on_change(keys)` says that what is known of these objects changed; `on_heard()` that the cluster was heard from:
+    `heard_at` or a kind's `observed_at` moved. Both are called at once, from whatever task noticed, the caller's own
+    included: set a wake-up there and return."""
 
     def __init__(
         self,
@@ -110,59 +71,76 @@ class Observer:
         watch_idle_s: float = WATCH_IDLE_S,
     ) -> None:
         """`jitter` returns numbers from 0 to 1 (a Random's `random`)."""
-        self.cache = LiveCache()
-        self.heard_at: float | None = None
-        self.reason: Reason | None = None
-        self._cluster = cluster
+        self._mirror = Mirror(cluster, clock, on_change, on_heard)
         self._clock = clock
         self._scope = scope
         self._selector = selector
         self._jitter = jitter
-        self._on_change = on_change
-        self._on_heard = on_heard
         self._check_interval_s = check_interval_s
         self._resync_interval_s = resync_interval_s
         self._watch_idle_s = watch_idle_s
-        self._followed: dict[GroupKind, _Followed] = {}
+        self._followers: dict[GroupKind, Follower] = {}  # in watch order
+        self._watches: dict[GroupKind, asyncio.Task[None]] = {}
         self._checker: asyncio.Task[None] | None = None
+        self._started = 0
         self._check_wake = asyncio.Event()
-        self._working = 0
 
-    # ---- what the lane asks and tells --------------------------------------------------------------------------
+    # ---- what is known -----------------------------------------------------------------------------------------
+
+    @property
+    def cache(self) -> LiveCache:
+        """The live objects."""
+        return self._mirror.cache
 
     @property
     def busy(self) -> bool:
         """A list, a read, the opening of a watch or the handling of an event is under way."""
-        return self._working > 0
+        return self._mirror.busy
 
-    def live(self, key: ObjectKey) -> Manifest | None | NotSeen:
+    @property
+    def heard_at(self) -> float | None:
+        """Now.monotonic of the cluster's last answer or event of any kind; None if there was none."""
+        return self._mirror.heard_at
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why the cluster did not answer the last time; None if it did."""
+        return self._mirror.reason
+
+    def live(self, key: ObjectKey) -> Manifest | NotSeen | None:
         """The object; None if known to be absent; NOT_SEEN if nobody has looked. After a complete list None means that
-        no object with our label has this key: a create still reads first."""
-        return self.cache.live(key)
+        no object with our label has this key: before a create it is read by name."""
+        return self._mirror.cache.live(key)
 
     def observed_at(self, kind: GroupKind) -> float | None:
         """Now.monotonic of the last proof that the cache is current for `kind`; None if there was none."""
-        followed = self._followed.get(kind)
-        return followed.observed_at if followed else None
-
-    def problem(self, kind: GroupKind) -> Reason | None:
-        """Why `kind` cannot be observed just now; None if it can, or nobody has tried yet."""
-        followed = self._followed.get(kind)
-        return followed.reason if followed else None
+        follower = self._followers.get(kind)
+        return follower.observed_at if follower else None
 
     def watched(self) -> list[Kind]:
-        """The kinds that have a watch, in the order of WATCH_ORDER."""
-        return [followed.kind for followed in self._followed.values() if followed.watched]
+        """The kinds that have a watch, in watch order."""
+        return [follower.kind for kind, follower in self._followers.items() if kind in self._watches]
+
+    def problem(self, kind: GroupKind) -> Reason | None:
+        """Why `kind` cannot be observed just now (not served, forbidden, unreachable, ...); None if it can."""
+        follower = self._followers.get(kind)
+        return follower.reason if follower else None
+
+    # ---- what the lane tells -----------------------------------------------------------------------------------
 
     def observed(self, manifest: Manifest) -> None:
-        """Take in what the cluster answered to a write or read of the lane's own."""
-        if self.cache.offer(manifest, self._now_s()):
-            self._on_change((ObjectKey.of(manifest),))
+        """Take in what the cluster answered to the lane's own write."""
+        self._mirror.heard()
+        self._mirror.take([manifest])
 
     def gone(self, key: ObjectKey) -> None:
-        """Take in that `key` is confirmed to be absent after our own delete."""
-        if self.cache.absent(key, self._now_s()):
-            self._on_change((key,))
+        """Take in that `key` is confirmed to be absent after the lane's own delete."""
+        self._mirror.heard()
+        self._mirror.gone(key)
+
+    def failed(self, error: KubeError) -> None:
+        """Take in that a request of the lane's own failed: it says whether the cluster is there."""
+        self._mirror.failed(error)
 
     def set_intervals(self, *, check_s: float, resync_s: float) -> None:
         """How long a watch may be quiet before it is checked, and how often unwatched kinds are listed."""
@@ -173,106 +151,106 @@ class Observer:
     def set_kinds(self, kinds: Iterable[Kind]) -> None:
         """Follow `kinds` from now on; of a kind at two versions the last one in order. What is no longer followed is
         forgotten."""
-        by_kind = {kind.group_kind: kind for kind in sorted(kinds)}
-        ordered = sorted(by_kind, key=_watch_rank)
-        for kind in sorted(set(self._followed) - set(by_kind)):
-            self._stop_watch(self._followed.pop(kind))
-            self.cache.forget(kind)
-        followed: dict[GroupKind, _Followed] = {}
-        for place, kind in enumerate(ordered):
-            entry = self._followed.get(kind)
-            if entry is None or entry.kind != by_kind[kind]:
-                if entry is not None:
-                    self._stop_watch(entry)
-                    self.cache.forget(kind)
-                entry = _Followed(by_kind[kind])
-            followed[kind] = entry
-            if place >= WATCHES_MAX:
-                self._stop_watch(entry)
-        self._followed = followed
-        # Only now, when those that lost their place have ended: never a fourth watch.
+        wanted = {kind.group_kind: kind for kind in sorted(kinds)}
+        ordered = sorted(wanted, key=_watch_rank)
+        for kind in sorted(self._followers):
+            if self._followers[kind].kind != wanted.get(kind):
+                self._stop_watch(kind)
+                self._mirror.cache.forget(kind)
+                del self._followers[kind]
+        self._followers = {kind: self._followers.get(kind) or self._follower(wanted[kind]) for kind in ordered}
+        for kind in ordered[WATCHES_MAX:]:
+            self._stop_watch(kind)
         for kind in ordered[:WATCHES_MAX]:
-            self._start_watch(followed[kind])
+            if kind not in self._watches:
+                watch = self._followers[kind].watch_for_ever(self._watch_idle_s)
+                self._watches[kind] = self._start(f"watch:{self._mirror.cluster.name}/{kind.kind}", watch)
         if self._checker is None:
-            self._checker = self._scope.start(f"check:{self._cluster.name}", self._check_for_ever())
+            self._checker = self._start(f"check:{self._mirror.cluster.name}", self._check_for_ever())
         self._check_wake.set()
 
     def stop(self) -> None:
-        """End all tasks; what is known stays."""
-        for followed in self._followed.values():
-            self._stop_watch(followed)
+        """End all tasks. What is known stays."""
+        for kind in list(self._watches):
+            self._stop_watch(kind)
         if self._checker is not None:
             self._checker.cancel()
             self._checker = None
 
+    # ---- what the lane asks ------------------------------------------------------------------------------------
+
     async def read(self, api_version: str, key: ObjectKey) -> Manifest | None:
         """Ask the cluster for `key` now, take it in, and return the newest that is known. Raises KubeError."""
-        with self._at_work():
-            for _ in range(READS_AGAIN_MAX):
-                before = self.cache.entry(key)
-                try:
-                    found = await self._cluster.get(api_version, key)
-                except KubeError as error:
-                    self._note_error(error)
-                    raise
-                self._heard()
-                if found is not None:
-                    self.observed(found)
-                    break
-                # Somebody wrote while the answer was on its way: it may be older than what we know by now.
-                if self.cache.entry(key) is before:
-                    self.gone(key)
-                    break
-        live = self.cache.live(key)
-        return None if isinstance(live, NotSeen) else live
+        return await self._mirror.read(api_version, key)
 
     async def refresh(self, keys: Iterable[ObjectKey]) -> None:
         """Read `keys` now, at the versions their kinds are followed at; others are left out. Raises KubeError."""
         for key in keys:
-            followed = self._followed.get(GroupKind.of(key))
-            if followed is not None:
-                await self.read(followed.kind.api_version, key)
+            follower = self._followers.get(GroupKind.of(key))
+            if follower is not None:
+                await self._mirror.read(follower.kind.api_version, key)
 
-    async def resync(self) -> None:
-        """List every followed kind now and read what changed. Raises the first KubeError, after having tried all."""
+    async def resync(self, kinds: Iterable[GroupKind] | None = None) -> None:
+        """Compare `kinds` (all that are followed) with the cluster now. Raises the first KubeError, after all were
+        tried."""
         failed: KubeError | None = None
-        for followed in list(self._followed.values()):
-            try:
-                await self._check(followed)
-            except KubeError as error:
-                self._note_failure(followed, error)
-                failed = failed or error
+        for kind in sorted(self._followers if kinds is None else kinds):
+            follower = self._followers.get(kind)
+            if follower is not None:
+                try:
+                    await follower.check()
+                except KubeError as error:
+                    failed = failed or error
         if failed is not None:
             raise failed
 
-    # ---- watches -----------------------------------------------------------------------------------------------
+    # ---- tasks -------------------------------------------------------------------------------------------------
 
-    def _start_watch(self, followed: _Followed) -> None:
-        followed.watched = True
-        if followed.task is None:
-            name = f"watch:{self._cluster.name}/{followed.kind.kind}"
-            followed.task = self._scope.start(name, self._watch_for_ever(followed))
+    def _follower(self, kind: Kind) -> Follower:
+        return Follower(kind, self._mirror, clock=self._clock, selector=self._selector, jitter=self._jitter)
 
-    def _stop_watch(self, followed: _Followed) -> None:
-        followed.watched = False
-        if followed.task is not None:
-            followed.task.cancel()
-            followed.task = None
+    def _start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task. It is numbered, for one of the same name may still be ending."""
+        self._started += 1
+        return self._scope.start(f"{name}#{self._started}", work)
 
-    async def _watch_for_ever(self, followed: _Followed) -> None:
-        """List, watch from there, and go on from where a watch ended, until cancelled."""
-        version = ""
+    def _stop_watch(self, kind: GroupKind) -> None:
+        task = self._watches.pop(kind, None)
+        if task is not None:
+            task.cancel()
+
+    async def _check_for_ever(self) -> None:
+        """Check each kind when it is due, one after the other, until cancelled."""
         while True:
+            due = [(self._check_due_at(follower), kind) for kind, follower in self._followers.items()]
+            at_s, kind = min(due, default=(float("inf"), GroupKind("", "")))
+            if at_s > self._clock.now().monotonic:
+                await self._wait_for_check(at_s)
+                continue
             try:
-                version = version or await self._list(followed)
-                async for version in self._watch_from(followed, version):
-                    followed.failures, followed.reason = 0, None
-                # A server that ends every watch at once is not to be asked in a tight loop.
-                followed.failures += 1
-                pause_s = self._backoff_s(followed.failures) if followed.failures > 1 else 0.0
-            except KubeError as error:
-                if isinstance(error, GoneError):
-                    version = ""
-                self._note_failure(followed, error)
-                pause_s = max(0.0, followed.retry_at - self._now_s())
-            await self._pause(self._now_s() + pause_s, asyncio.Event())
+                await self._followers[kind].check()
+            except KubeError:
+                # It is noted in the follower (reason, check_again_at) and tried again then.
+                continue
+
+    async def _wait_for_check(self, at_s: float) -> None:
+        if at_s < float("inf"):
+            await pause_until(self._clock, at_s, self._check_wake)
+        else:
+            await self._check_wake.wait()
+            self._check_wake.clear()
+
+    def _check_due_at(self, follower: Follower) -> float:
+        """When `follower` is to be checked next. The first list of a watched kind is its watch's business."""
+        if follower.kind.group_kind in self._watches:
+            if follower.observed_at is None:
+                return self._clock.now().monotonic + self._check_interval_s
+            base = follower.observed_at + self._check_interval_s
+        else:
+            base = 0.0 if follower.checked_at is None else follower.checked_at + self._resync_interval_s
+        return max(base, follower.check_again_at)
+
+
+def _watch_rank(kind: GroupKind) -> tuple[int, GroupKind]:
+    """Place in WATCH_ORDER, then by name."""
+    return (WATCH_ORDER.index(kind) if kind in WATCH_ORDER else len(WATCH_ORDER), kind)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from reconciler.core.diff import compare, same_after_dry_run
+from reconciler.core.inventory import PRUNE_ANNOTATION
 from reconciler.core.model import (
     Intent,
     IntentResult,
@@ -204,6 +205,9 @@ async def _delete(
         )
     if metadata.get("deletionTimestamp"):
         return Later(Reason("Terminating", f"{intent.key} is being deleted"))
+    if (metadata.get("annotations") or {}).get(PRUNE_ANNOTATION) == "disabled":
+        reason = Reason("PruneDisabled", f"{intent.key} carries {PRUNE_ANNOTATION}: disabled")
+        return IntentResult(intent.id, IntentState.FAILED, reason)
     refused = await permit()
     if refused is not None:
         return refused

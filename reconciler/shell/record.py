@@ -91,7 +91,7 @@ def _record_action(tx: Tx, owner: str, source: str, rollout_id: str, action: Act
             _record_prune(tx, owner, action, now)
             return {action.target.cluster}
         case Abandon():
-            tx.abandon_intents(action.target, action.reason)
+            _abandon(tx, action.target, action.reason)
             return {action.target.cluster}
         case Baked():
             assignment = _assignment(tx, action.target, source)
@@ -114,10 +114,18 @@ def _assignment(tx: Tx, target: Target, source: str) -> Assignment:
     return tx.assignment(target) or Assignment(target, "", source)
 
 
+def _abandon(tx: Tx, target: Target, reason: Reason) -> None:
+    """Give up what is pending; an object whose deletion was only intended is an owned one again."""
+    if tx.abandon_intents(target, reason):
+        kept = [item for item in tx.inventory(target) if item.phase is InventoryPhase.DELETING]
+        if kept:
+            tx.put_inventory([replace(item, phase=InventoryPhase.OWNED) for item in kept])
+
+
 def _record_apply(tx: Tx, owner: str, source: str, action: Apply, now: Now) -> None:
     """Assign the release (a heal assigns nothing new), intend its objects, and commit to writing each of them."""
     target = action.target
-    tx.abandon_intents(target, Reason("Replaced", f"a newer {action.purpose} of the target replaces it"))
+    _abandon(tx, target, Reason("Replaced", f"a newer {action.purpose} of the target replaces it"))
     assignment = _assignment(tx, target, source)
     if action.purpose == "heal":
         assignment = replace(
@@ -137,17 +145,14 @@ def _record_apply(tx: Tx, owner: str, source: str, action: Apply, now: Now) -> N
     tx.put_assignment(assignment)
     release = tx.release(action.digest)
     assert release is not None, f"release {action.digest} of {target} is not stored"
-    known = {item.key: item for item in tx.inventory(target)}
+    known = {item.key for item in tx.inventory(target)}
     intended: list[InventoryItem] = []
     intents: list[Intent] = []
     for order, manifest in enumerate(release.objects):
         key = ObjectKey.of(manifest)
         api_version = str(manifest["apiVersion"])
-        item = known.get(key)
-        if item is None:
+        if key not in known:
             intended.append(InventoryItem(target, key, api_version, InventoryPhase.INTENDED))
-        elif item.phase is InventoryPhase.DELETING:
-            intended.append(replace(item, phase=InventoryPhase.OWNED if item.uid else InventoryPhase.INTENDED))
         identity = intent_id(owner, action.purpose, target, Verb.APPLY, key, action.digest, action.attempt)
         intents.append(
             Intent(

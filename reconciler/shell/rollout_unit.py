@@ -29,7 +29,7 @@ from reconciler.core.model import (
 )
 from reconciler.core.observation import IntentSummary, Observation
 from reconciler.core.rollout import SLOT_HOLDING
-from reconciler.shell.context import Context
+from reconciler.shell.context import INTENTS, Context
 from reconciler.shell.ports import AuditRow, Tx
 from reconciler.shell.record import ledgers_for, record_decision
 
@@ -63,18 +63,19 @@ class RolloutUnit:
     async def run(self) -> None:
         """Step at every wake-up until the rollout has ended."""
         context = self._context
-        unit = context.hub.unit(owner_of(self.id))
+        name = owner_of(self.id)
+        context.board.watch(name, self._targets)
         try:
-            while True:
-                outcome = await self.step()
-                if outcome.rollout.state in ENDED_STATES:
-                    return
-                if outcome.recheck_at is not None:
+            with context.hub.unit(name) as unit:
+                while True:
+                    outcome = await self.step()
+                    if outcome.rollout.state in ENDED_STATES:
+                        return
                     unit.wake_at(context.clock, outcome.recheck_at)
-                await unit.wait()
+                    await unit.wait()
         finally:
-            context.hub.drop(owner_of(self.id))
-            context.board.waits.pop(owner_of(self.id), None)
+            context.board.unwatch(name)
+            context.board.waits.pop(name, None)
 
     async def step(self) -> _Outcome:
         """Decide once."""
@@ -86,9 +87,11 @@ class RolloutUnit:
             f"decide:{self.id}", lambda tx: self._decide(tx, verdicts, clusters, now)
         )
         context.board.waits[owner_of(self.id)] = outcome.waits
-        context.metrics.decisions.labels(unit="rollout").inc()
+        if outcome.rollout.state in ENDED_STATES:
+            context.metrics.add("rollouts_ended", state=str(outcome.rollout.state))
+        context.metrics.add("decisions", unit="rollout")
         for cluster in sorted(outcome.lanes):
-            context.hub.wake(f"lane:{cluster}", "intents")
+            context.hub.wake(f"lane:{cluster}", INTENTS)
         if outcome.changed:
             context.hub.wake(f"source:{self._source}", *self._applications)
         return outcome

@@ -1,7 +1,7 @@
 """Schedule: periodic jobs (poll, re-sync, retention), each of which only sets a wake-up.
 
-What is due at a decided moment (`recheck_at`) goes by the policy clock, not by this. Two implementations: APScheduler in
-production, timers of a Clock in the simulator and the demo. Jobs are spread by a Random that is handed in, so that a
+What is due at a decided moment (`recheck_at`) goes by the policy clock, not by this. Two implementations: APScheduler
+in production, timers of a Clock in the simulator and the demo. Jobs are spread by a Random that is handed in, so that a
 thousand repositories are not polled in one second, and so that the same seed polls at the same moments.
 
     job = schedule.every("poll:fleet", 30.0, lambda: hub.wake("source:fleet"), jitter=0.1)
@@ -128,8 +128,9 @@ class _ClockJob:
 class WallSchedule:
     """Schedule over APScheduler's asyncio scheduler, in memory. Made while the loop runs.
 
-    APScheduler goes by the wall clock: set back by an hour, it would be silent for an hour. So the wall clock is watched
-    against the loop's, and after such a jump every job is planned anew. `on_failure` gets a callback's exception."""
+    APScheduler goes by the wall clock: set back by an hour, it would be silent for an hour. So the wall clock is
+    watched against the loop's, and after such a jump every job is planned anew. `on_failure` gets a callback's
+    exception."""
 
     def __init__(self, random: Random, wall: Callable[[], float], on_failure: OnFailure) -> None:
         # Imported late: commands that need no daemon do not pay for it.

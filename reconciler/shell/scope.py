@@ -1,7 +1,7 @@
 """Scope: the only way a task starts.
 
-A task that nobody owns loses its exception, outlives its daemon and starts in an order nobody can repeat. So tasks belong
-to a scope: they start in the order they are named, an exception that a child did not handle is reported at once (the
+A task that nobody owns loses its exception, outlives its daemon and starts in an order nobody can repeat. So tasks
+belong to a scope: they start in the order they are named, an exception that a child did not handle is reported at once (the
 daemon then ends: fail fast), and closing cancels the newest first, each one waited for before the next.
 
     scope = Scope("daemon", on_failure=lambda name, error: stop.set_result(error))
@@ -38,8 +38,9 @@ class Scope:
         """Names of the tasks that have not ended, in the order they started."""
         return tuple(self._tasks)
 
-    def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Start `work`. A name is used by one task at a time, and nothing starts once the scope is closing."""
+    def start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start `work`, and return its task so that its owner can cancel it. A name is used by one task at a time, and
+        nothing starts once the scope is closing."""
         if self._closed or name in self._tasks:
             work.close()
             why = "is closing" if self._closed else f"has a task {name!r} already"
@@ -47,6 +48,7 @@ class Scope:
         task = asyncio.get_running_loop().create_task(work, name=f"{self.name}/{name}")
         self._tasks[name] = task
         task.add_done_callback(lambda done: self._ended(name, done))
+        return task
 
     async def stop(self, name: str) -> None:
         """Cancel one task and wait for its end; nothing happens if it has ended already."""

@@ -10,8 +10,8 @@ cluster's clock, handles keys in the order they fall due (then in key order), an
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Hashable
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from reconciler.shell.ports import Clock, Timer
 from reconciler.sim.loop import Livelock
@@ -22,11 +22,8 @@ EPSILON_S = 1e-6
 HANDLED_AT_ONE_INSTANT_MAX = 1_000_000
 
 
-class _Key(Hashable, Protocol):
-    def __lt__(self, other: object, /) -> bool: ...
-
-
-K = TypeVar("K", bound=_Key)
+#: A key can be compared with its like: a string, or a tuple of strings.
+K = TypeVar("K", bound=str | tuple[str, ...])
 
 
 class Agenda(Generic[K]):

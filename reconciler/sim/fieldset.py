@@ -104,12 +104,10 @@ def _difference_node(left: FieldSet, right: FieldSet) -> FieldSet | None:
     member = is_member(left) and not is_member(right)
     if not left:
         return left if member else None
-    if not right:
-        return left if SELF not in left else node_of(children_of(left), member)
-    rest = _difference_children(left, right)
-    if member or SELF not in left:
-        return rest or None if SELF not in left else _collapse(rest)
-    return node_of(children_of(rest), False)
+    rest = _difference_children(left, right) if right else left
+    if SELF not in left:
+        return rest or None
+    return _collapse(rest) if member else node_of(children_of(rest), False)
 
 
 def _collapse(node: FieldSet) -> FieldSet:
@@ -157,15 +155,15 @@ def without_subtrees(left: FieldSet, excluded: FieldSet) -> FieldSet:
 
 
 def paths(node: FieldSet, prefix: str = "") -> Iterator[str]:
-    """Every member as a readable path, members before what is below them: '.spec.template.spec.containers[name="a"].image'."""
-    for key, child in sorted(node.items()):
-        if key == SELF:
-            continue
-        path = prefix + element_text(key)
-        if is_member(child):
-            yield path
-        if child:
-            yield from paths(child, path)
+    """Every member as a readable path ('.spec.template.spec.containers[name="a"].image'), in the order in which the
+    server lists conflicts: of each node first its own members, then what is below."""
+    elements = sorted(key for key in node if key != SELF)
+    for key in elements:
+        if is_member(node[key]):
+            yield prefix + element_text(key)
+    for key in elements:
+        if node[key]:
+            yield from paths(node[key], prefix + element_text(key))
 
 
 def key_element(pairs: dict[str, Any]) -> str:

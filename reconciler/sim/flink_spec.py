@@ -24,14 +24,14 @@ IN_PLACE_SCALING = "kubernetes.operator.job.upgrade.inplace-scaling.enabled"
 LAST_STATE_FALLBACK = "kubernetes.operator.job.upgrade.last-state-fallback.enabled"
 
 IGNORED_JOB_FIELDS = frozenset(
-    [
+    {
         "upgradeMode",
         "allowNonRestoredState",
         "initialSavepointPath",
         "savepointTriggerNonce",
         "checkpointTriggerNonce",
         "autoscalerResetNonce",
-    ]
+    }
 )
 IGNORED_CONFIGURATION = ("job.autoscaler", "parallelism.default", "kubernetes.operator")
 FORBIDDEN_CONFIGURATION = ("kubernetes.namespace", "kubernetes.cluster-id")
@@ -210,8 +210,8 @@ def _refused_cluster(spec: Spec) -> str | None:
 def _refused_job(spec: Spec, job: Spec) -> str | None:
     if job.get("parallelism", 1) < 1:
         return "Job parallelism must be larger than 0"
-    if session_job(spec) and "jarURI" not in job:
-        return "Jar URI must be defined"
+    if session_job(spec):  # directories come from its cluster
+        return None if "jarURI" in job else "Jar URI must be defined"
     if job["upgradeMode"] == "last-state" and not setting(spec, *CHECKPOINT_DIRECTORY):
         return "Checkpoint directory must be defined for last-state upgrade mode"
     if job["upgradeMode"] == "savepoint" and not setting(spec, *SAVEPOINT_DIRECTORY):

@@ -68,13 +68,24 @@ class SimLoop(asyncio.BaseEventLoop):
         self._clock_resolution = RESOLUTION_S
         self._time_s = start_s
         self._rounds = 0
+        self._failure: BaseException | None = None
+        self.set_exception_handler(lambda _loop, context: self._note(context))
 
     def time(self) -> float:
         """Seconds of virtual time."""
         return self._time_s
 
+    def _note(self, context: dict[str, Any]) -> None:
+        """The loop's exception handler. A callback that raised has nobody to tell, so the run ends with its error; a
+        task's exception that nobody asked for is the business of whoever discarded the task."""
+        if "handle" in context and self._failure is None:
+            self._failure = context.get("exception")
+
     def move_time(self, timeout_s: float | None) -> None:
         """What waiting `timeout_s` for I/O comes to: nothing ever arrives, and the time goes on to the next timer."""
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
         if timeout_s is None:
             raise Deadlock(f"nothing is ready and nothing is scheduled at {self._time_s:.3f} s; {self._waiting()}")
         if timeout_s <= 0:

@@ -19,6 +19,8 @@ import orjson
 from reconciler.sim.ownership import Entry, Owner, decode
 
 HISTORY_MAX = 1000
+#: A cluster has had writes before anybody looks: older versions are gone from its history.
+FIRST_REVISION = 100
 
 
 class Key(NamedTuple):
@@ -52,6 +54,11 @@ class Stored:
         return self._raw
 
     @property
+    def raw_item(self) -> bytes:
+        """The object as JSON without kind and apiVersion, which stand first: how lists of built-in kinds show it."""
+        return b"{" + self.raw[self.raw.index(b'"metadata":') :]
+
+    @property
     def entries(self) -> dict[Owner, Entry]:
         """Its managedFields by owner; must not be modified."""
         if self._entries is None:
@@ -73,10 +80,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class WriteEntry:
-    """One line of the write log: a write that reached the server, successful ones only, dry runs included.
+    """One line of the write log: a write that reached the server, dry runs and refused ones (by `code`) included.
 
     `labels` are the object's after the write (before a delete); `changed` says whether anything was stored; `digest` is a
-    hash of the request's body. `revision_before` is 0 when the object did not exist.
+    hash of the request's body. `revision_before` is 0 when the object did not exist. Writes of simulated controllers have
+    no user.
     """
 
     sequence: int
@@ -93,6 +101,7 @@ class WriteEntry:
     digest: str
     labels: dict[str, str]
     changed: bool
+    code: int
 
 
 @dataclass(slots=True)
@@ -101,7 +110,7 @@ class Shelf:
 
     objects: dict[tuple[str, str], Stored] = field(default_factory=dict)
     history: list[Event] = field(default_factory=list)
-    horizon: int = 0
+    horizon: int = FIRST_REVISION
 
 
 class Snapshot(NamedTuple):
@@ -119,7 +128,7 @@ class Store:
     """All objects of one cluster. `revision` counts every change, as etcd does."""
 
     def __init__(self) -> None:
-        self.revision = 1
+        self.revision = FIRST_REVISION
         self.counter = 0
         self.shelves: dict[str, Shelf] = {}
         self.log: list[WriteEntry] = []

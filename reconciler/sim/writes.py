@@ -55,7 +55,7 @@ class Writer:
 
     def __init__(self, store: Store, catalog: Catalog, now: Callable[[], float], seed: str) -> None:
         self._store = store
-        self._catalog = catalog
+        self.catalog = catalog
         self._now = now
         self._seed = seed
 
@@ -136,6 +136,9 @@ class Writer:
             details: Object = {"name": target.name, "kind": resource.plural}
             if resource.group:
                 details["group"] = resource.group
+            cause = {"reason": "NamespaceTerminating", "field": "metadata.namespace"}
+            cause["message"] = f"namespace {target.namespace} is being terminated"
+            details["causes"] = [cause]
             message = f'{resource.qualified} "{target.name}" is forbidden: {why}'
             raise problems.ApiError(problems.status(403, message, details=details))
 
@@ -153,7 +156,9 @@ class Writer:
         metadata["creationTimestamp"] = self.time()
         if resource.custom or resource.kind not in WITHOUT_GENERATION:
             metadata["generation"] = 1
-        value = {**body, "apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata}
+        # Kind, apiVersion and metadata stand first in every stored object: lists of built-in kinds cut the first two off.
+        head = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
+        value = {**head, **{key: part for key, part in body.items() if key not in head}}
         if "status" in resource.subresources:
             value.pop("status", None)
         if resource.storage == "/namespaces":
@@ -195,7 +200,8 @@ class Writer:
         known = live.entries
         if not target.subresource and sent is not None:
             known = _entries_of_request(sent, known)
-        if known or sent is None or live.entries:
+        # An object that nobody owns anything of (or whose managedFields this write resets) stays so.
+        if known:
             compared = value
             if target.resource.kind == "Secret" and wanted.get("stringData"):
                 compared = {**value, "stringData": wanted["stringData"]}
@@ -215,7 +221,8 @@ class Writer:
                 value["status"] = wanted["status"]
             metadata = old_metadata
         else:
-            value = {**wanted}
+            value = {key: before[key] for key in ("kind", "apiVersion")} | {"metadata": {}}
+            value |= {key: part for key, part in wanted.items() if key not in value}
             if "status" in target.resource.subresources:
                 value.pop("status", None)
                 if "status" in before:
@@ -386,21 +393,22 @@ class Writer:
             metadata = {**live.value["metadata"], "deletionTimestamp": self.time()}
             value = {**live.value, "metadata": metadata, "status": {"phase": "Terminating"}}
             live = self._put(target, value, live.entries, dry_run=False)
-        for resource in self._catalog.resources:
-            names = [key for key in self._store.shelf(resource.storage).objects if key[0] == target.name]
-            for namespace, name in sorted(names) if resource.namespaced else ():
-                inner = Target(resource, namespace, name)
-                self.delete(inner, Options(options.manager), preconditions={}, policy="")
-        self.finish_namespace(target.name)
         return live, False
 
-    def finish_namespace(self, name: str) -> None:
-        """Remove a terminating namespace that has become empty."""
+    def finish_namespaces(self) -> None:
+        """The namespace controller's part: empty the namespaces that are being deleted, remove those that are empty."""
         shelf = self._store.shelf("/namespaces")
-        live = shelf.objects.get(("", name))
-        if live is None or not live.value["metadata"].get("deletionTimestamp"):
-            return
-        if not any(key[0] == name for one in self._store.shelves.values() for key in one.objects):
+        for (_, name), live in sorted(shelf.objects.items()):
+            if live.value["metadata"].get("deletionTimestamp"):
+                self._finish_namespace(name)
+
+    def _finish_namespace(self, name: str) -> None:
+        for resource in self.catalog.resources:
+            inside = sorted(key for key in self._store.shelf(resource.storage).objects if key[0] == name)
+            for namespace, inner in inside if resource.namespaced else ():
+                target = Target(resource, namespace, inner)
+                self.delete(target, Options("namespace-controller"), preconditions={}, policy="")
+        if not any(key[0] == name for shelf in self._store.shelves.values() for key in shelf.objects):
             self._store.drop("/namespaces", "", name)
 
 

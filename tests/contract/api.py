@@ -146,7 +146,7 @@ class Api:
         query: Mapping[str, str] | None = None,
     ) -> Answer:
         """One request; bytes are sent as they are, anything else as JSON."""
-        headers = [("Accept", accept)]
+        headers = [("Accept", accept), ("User-Agent", "contract-tests/1.0 (tests)")]
         content = b""
         if body is not None:
             headers.append(("Content-Type", content_type))
@@ -224,3 +224,10 @@ def owned(body: Object, manager: str, operation: str = "Apply", subresource: str
         if (entry["manager"], entry["operation"], entry.get("subresource", "")) == (manager, operation, subresource):
             return entry["fieldsV1"]
     return None
+
+
+def stable(body: Object) -> Object:
+    """An object without what differs from run to run, nor managedFields (which have tests of their own)."""
+    changing = ("uid", "resourceVersion", "creationTimestamp", "managedFields")
+    metadata = {key: value for key, value in body["metadata"].items() if key not in changing}
+    return {**body, "metadata": metadata}

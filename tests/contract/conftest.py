@@ -32,13 +32,15 @@ async def connect(name: str, plane: ControlPlane | None, resources: AsyncExitSta
         transport: Transport = await transport_from_kubeconfig(plane.kubeconfig)
     elif name == "direct":
         from reconciler.sim.apiserver import SimApiServer
+        from reconciler.sim.schema import load_catalog
 
-        transport = SimApiServer().transport()
+        transport = SimApiServer(catalog=load_catalog("specimen")).transport()
     else:
         from reconciler.sim.apiserver import SimApiServer
+        from reconciler.sim.schema import load_catalog
         from reconciler.sim.http import serve
 
-        url = await resources.enter_async_context(serve(SimApiServer()))
+        url = await resources.enter_async_context(serve(SimApiServer(catalog=load_catalog("specimen"))))
         transport = AiohttpTransport(Connection(url), FixedCredentials(None))
     resources.push_async_callback(transport.close)
     return transport

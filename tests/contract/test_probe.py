@@ -1,41 +1,38 @@
 from tests.contract.api import *
 import json, time
-from urllib.request import urlopen, Request as R
 def show(label, a): print("\n==", label, a.status, json.dumps(a.body)[:2600])
-def test_probe(api, control_plane):
-    plan=json.loads((control_plane.directory/"plan.json").read_text()); etcd=plan["programs"][0]["ready_url"].replace("/health","")
-    for i in range(5): api.create("configmaps",f"c{i}",{"data":{"k":str(i)}},fieldManager="t")
-    for p in ("specimens","flinkdeployments","secrets","configmaps"):
-        async def go():
-            async with api.transport.stream(Request("GET",api.path(p),(("watch","true"),("timeoutSeconds","1"),("resourceVersion","1")))) as s:
-                print(p, s.status, s.body, s.headers)
-                async for l in s.lines: print("   ",l[:400])
-        api.run(go())
-    a=api.list("configmaps",limit="2"); tok=a.body["metadata"]["continue"]; rv=a.body["metadata"]["resourceVersion"]
-    for i in range(5,9): api.create("configmaps",f"c{i}",{"data":{"k":str(i)}},fieldManager="t")
-    rv2=api.list("configmaps").body["metadata"]["resourceVersion"]
-    r=urlopen(R(etcd+"/v3/kv/compaction",data=json.dumps({"revision":rv2,"physical":True}).encode(),headers={"Content-Type":"application/json"})); print(r.read())
-    for k in range(3):
-        a=api.list("configmaps",limit="2",**{"continue":tok}); show("expired?",a)
-        a=api.list("configmaps",resourceVersion=rv,resourceVersionMatch="Exact"); print(a.status,json.dumps(a.body)[:300])
-        if a.status==200: time.sleep(4)
-    # defaults
-    show("svc", api.apply("services","s",{"spec":{"selector":{"a":"b"},"ports":[{"port":80}]}}))
-    show("svc headless", api.apply("services","h",{"spec":{"clusterIP":"None","selector":{"a":"b"},"ports":[{"name":"x","port":80,"targetPort":"web"}]}}))
-    show("dep", api.apply("deployments","d",{"spec":{"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"m","image":"i:1","ports":[{"containerPort":8081}],"env":[{"name":"A","value":"b"}],"resources":{"requests":{"cpu":"1000m","memory":"1024Mi"}}}]}}}}))
-    show("dep sel", api.apply("deployments","d2",{"spec":{"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"c"}},"spec":{"containers":[{"name":"m","image":"i"}]}}}}))
-    show("dep missing", api.apply("deployments","d2",{"spec":{}}))
-    show("pod", api.apply("pods","p",{"spec":{"containers":[{"name":"m","image":"i","livenessProbe":{"httpGet":{"port":80}},"volumeMounts":[{"name":"v","mountPath":"/v"}]}],"volumes":[{"name":"v","configMap":{"name":"c"}},{"name":"w","emptyDir":{}}]}}))
-    show("sa", api.apply("serviceaccounts","sa",{}))
-    show("secret", api.apply("secrets","se",{"data":{"a":"Yg=="}}))
-    show("secret sd", api.apply("secrets","sd",{"stringData":{"a":"b"}}))
-    show("immut svc", api.apply("services","s",{"spec":{"clusterIP":"10.96.0.99","selector":{"a":"b"},"ports":[{"port":80}]}}))
-    show("immut dep", api.apply("deployments","d",{"spec":{"selector":{"matchLabels":{"a":"zz"}},"template":{"metadata":{"labels":{"a":"zz"}},"spec":{"containers":[{"name":"m","image":"i:1"}]}}}}))
-    show("pod immut", api.apply("pods","p",{"spec":{"containers":[{"name":"m","image":"i","command":["x"]}]}}))
-    show("pod image", api.apply("pods","p",{"spec":{"containers":[{"name":"m","image":"j"}]}}))
-    show("ns", api.send("GET","/api/v1/namespaces/"+api.namespace))
-    show("ns delete", api.send("DELETE","/api/v1/namespaces/"+api.spare_namespace))
-    show("create in terminating", api.send("POST",api.path("configmaps",namespace=api.spare_namespace),{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"}}))
-    show("api", api.send("GET","/api")); show("apis", api.send("GET","/apis")); show("fl", api.send("GET","/apis/flink.apache.org")); show("fl", api.send("GET","/apis/flink.apache.org/v1beta1"));show("v1", api.send("GET","/api/v1"))
-    show("absent gv", api.send("GET","/apis/flink.apache.org/v9")); show("absent res", api.send("GET","/apis/flink.apache.org/v1beta1/nopes"));show("absent res ns", api.send("GET",f"/apis/flink.apache.org/v1beta1/namespaces/{api.namespace}/nopes"))
-    for p in ("/healthz","/readyz","/livez"): show(p, api.send("GET",p))
+def test_probe(api):
+    api.apply("configmaps", "a", {"data": {"k": "v"}}, manager="one").expect(201)
+    time.sleep(1.1)
+    for i in range(2):
+        a=api.apply("configmaps", "a", {"data": {"k": "v"}}, manager="two", dryRun="All").expect(200); print(a["metadata"])
+    a=api.apply("configmaps", "a", {"data": {"k": "v"}}, manager="two").expect(200); print(a["metadata"])
+    a=api.apply("configmaps", "a", {"data": {"k": "v","l":"w"}}, manager="abe").expect(200); print(a["metadata"])
+    a=api.apply("configmaps", "a", {"data": {"k": "v","l":"w"}}, manager="three", dryRun="All").expect(200); print(a["metadata"])
+    a=api.apply("configmaps", "a", {"data": {"k": "v","l":"w","z":"1"}}, manager="three", dryRun="All").expect(200); print(a["metadata"])
+    spec = {"title": "a", "labels": {}, "tags": [], "ports": [], "words": [], "whole": {}, "free": {}}
+    show("empty", api.apply("specimens", "a", {"spec": spec}))
+    show("free", api.apply("specimens", "b", {"spec": {"title":"a","free":{"map": {"k": {"l": "m"}}, "none": None, "list": [{"a": 1}]}}}))
+    show("free", api.apply("specimens", "b", {"spec": {"title":"a","free":{"map": {"k": {"l": "n"}}}}}))
+    show("free2", api.apply("specimens", "b", {"spec": {"title":"a","free":{"map": {"k": {"z": "n"}}}}}, manager="other"))
+    show("free3", api.apply("specimens", "b", {"spec": {"title":"a"}}))
+    show("null cm", api.apply("configmaps", "nn", {"data": {"k": None, "l":"x"}}))
+    show("null smd", api.apply("deployments", "nn", {"spec": {"replicas": None}}))
+    show("null merge create", api.create("flinkdeployments", "nn", {"spec": {"image": None}}))
+    show("nullable", api.apply("specimens", "n", {"spec": {"title":"a","nothing":None,"size":None}}))
+    show("nullable", api.apply("specimens", "n", {"spec": {"title":"a","nothing":None}}))
+    show("PUT coll fd", api.send("PUT",api.path("flinkdeployments"),{}))
+    show("DELETE coll fd", api.send("PATCH",api.path("flinkdeployments"),{},content_type=MERGE))
+    show("POST to item", api.send("POST",api.path("flinkdeployments","a"),{}))
+    show("POST to item cm", api.send("POST",api.path("configmaps","a"),{}))
+    for q in ("0.1m","1.0005","100000m","1Ei","1_0","x","-1","1e-3","5E","0.0001Gi","1500000Ki","3.0","1000Ki","1024Ki","1000000", "128974848", "129e6","129M","1.1","1.0Gi","1.5","+5","05"):
+        a=api.apply("deployments", "q", {"spec": {"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"m","image":"i","resources":{"limits":{"memory":q}}}]}}}})
+        print(q, a.status, a.body["spec"]["template"]["spec"]["containers"][0]["resources"] if a.status in(200,201) else a.body["message"][:300])
+    show("scale get", api.get("deployments","q","scale")); 
+    show("finalizer", api.create("configmaps","fin",{"metadata":{"finalizers":["x.test/a"]}})); api.delete("configmaps","fin")
+    show("add fin", api.merge("configmaps","fin",{"metadata":{"finalizers":["x.test/a","x.test/b"]}}))
+    show("ser ann", api.create("configmaps","ann",{"metadata":{"annotations":{"a":1}}}))
+    show("apply ann int", api.apply("configmaps","ann",{"metadata":{"annotations":{"a":1}}}))
+    show("apply label bad", api.apply("configmaps","ann",{"metadata":{"labels":{"a":"b c"}}}))
+    show("SA secrets", api.apply("serviceaccounts","sa",{"secrets":[{"name":"a"}],"imagePullSecrets":[{"name":"b"}]}))
+    show("bad manager", api.apply("configmaps","m",{}, manager="x"*200))

@@ -48,7 +48,7 @@ def create(connection: sa.Connection) -> None:
 
 
 def _upgrade(connection: sa.Connection, path: Path | None, version: str | None, scripts: Path) -> None:
-    from alembic import command, config, script  # import cost: see above
+    from alembic import command, config, script  # noqa: PLC0415 - imported only when needed: see above
 
     settings = config.Config()
     settings.set_main_option("script_location", str(scripts).replace("%", "%%"))
@@ -56,8 +56,8 @@ def _upgrade(connection: sa.Connection, path: Path | None, version: str | None, 
     known = script.ScriptDirectory.from_config(settings)
     if version is not None and version not in {revision.revision for revision in known.walk_revisions()}:
         raise StoreError(
-            f"{path or 'the store in memory'} has schema {version}, which this version does not know: it was written by "
-            f"a newer one. Run that one, or restore the copy it made before the change ({_copy_pattern(path)})"
+            f"{path or 'the store in memory'} has schema {version}, which this version does not know: it was written "
+            f"by a newer one. Run that one, or restore the copy it made before the change ({_copy_pattern(path)})"
         )
     if path is not None:
         _copy(connection, path, version or "none")
@@ -70,7 +70,9 @@ def _upgrade(connection: sa.Connection, path: Path | None, version: str | None, 
         command.upgrade(settings, "head")
         broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
         if broken:
-            raise StoreError(f"the change of {path} to schema {schema.SCHEMA_VERSION} left {len(broken)} rows without parent")
+            raise StoreError(
+                f"{path} cannot be brought to schema {schema.SCHEMA_VERSION}: {len(broken)} broken references"
+            )
     connection.exec_driver_sql("PRAGMA foreign_keys = ON")
     connection.rollback()
 

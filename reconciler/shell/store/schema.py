@@ -94,12 +94,14 @@ assignment = sa.Table(
     metadata,
     _text("application", primary_key=True),
     _text("cluster", primary_key=True),
-    # A target can only be assigned a release that is here to be compared with.
-    sa.Column("digest", sa.Text, sa.ForeignKey("release.digest"), nullable=False),
+    # A target can only be assigned a release that is here to be compared with; NULL while it has none.
+    sa.Column("digest", sa.Text, sa.ForeignKey("release.digest"), nullable=True),
     _text("source"),
     _text("revision"),
     _text("baked", nullable=True),
-    _integer("heal_attempts"),
+    _text("due", nullable=True),
+    _integer("heal_count"),
+    _integer("heal_streak"),
     _real("heal_at_s"),
     _integer("heal_boot"),
     sa.Index("ix_assignment_cluster", "cluster"),
@@ -162,6 +164,7 @@ rollout_target = sa.Table(
     _text("state"),
     *_reason(),
     _integer("changed"),
+    _integer("rolling"),
     _integer("attempt"),
     _real("bake_s"),
     _integer("bake_resets"),
@@ -199,8 +202,9 @@ intent = sa.Table(
     _text("state"),
     *_reason(),
     sa.Index("ix_intent_pending", "cluster", "application", sqlite_where=sa.text("state = 'pending'")),
+    sa.Index("ix_intent_unfinished", "owner", sqlite_where=sa.text("state IN ('pending', 'failed')")),
     sa.Index("ix_intent_owner", "owner"),
-    sa.Index("ix_intent_target", "cluster", "application"),
+    sa.Index("ix_intent_application", "application"),
     sqlite_autoincrement=True,
 )
 

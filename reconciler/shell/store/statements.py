@@ -29,19 +29,25 @@ def is_literally(column: sa.Column[Any], value: str | int) -> sa.ColumnElement[b
     return column == sa.literal_column(str(value) if isinstance(value, int) else f"'{value}'")
 
 
+def sorted_apart(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    """`column` as an ORDER BY that no index answers. Where a partial index finds the few rows, SQLite would else take
+    another one that finds many but already has them in order."""
+    return sa.literal_column(f"+{column.table.name}.{column.name}")
+
+
 def select_where(table: sa.Table, *names: str, order_by: Iterable[str] | None = None) -> sa.Select[Any]:
     """All columns of `table` where `names` equal their parameters, ordered by primary key unless said otherwise."""
     order = list(table.primary_key.columns) if order_by is None else [table.c[name] for name in order_by]
     return sa.select(table).where(*equals(table, *names)).order_by(*order)
 
 
-def upsert(table: sa.Table, update: Iterable[str] | None = None) -> Insert:
-    """Insert a row, or set the columns `update` (all but the key, if not given) of the one with its primary key."""
+def upsert(table: sa.Table) -> Insert:
+    """Insert a row, or set all columns but the key of the one with its primary key."""
     key = [column.name for column in table.primary_key.columns]
-    changed = [column.name for column in table.columns if column.name not in key] if update is None else list(update)
     statement = insert(table)
     return statement.on_conflict_do_update(
-        index_elements=key, set_={name: statement.excluded[name] for name in changed}
+        index_elements=key,
+        set_={column.name: statement.excluded[column.name] for column in table.columns if column.name not in key},
     )
 
 

@@ -21,6 +21,11 @@ class TxBase:
         self._connection = connection
         self._decoder = decoder
 
+    @property
+    def connection(self) -> sa.Connection:
+        """For what goes through all tables (retention.py)."""
+        return self._connection
+
     def _all(self, statement: sa.Executable, parameters: Parameters | None = None) -> Sequence[Any]:
         return self._connection.execute(statement, parameters).all()
 

@@ -8,7 +8,8 @@ reaches the inventory; it only does not undo what the newer decision recorded th
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,7 +25,14 @@ from reconciler.core.model import (
     Verb,
 )
 from reconciler.shell.store import codec, schema
-from reconciler.shell.store.statements import equals, insert_or_keep, is_literally, select_where, upsert
+from reconciler.shell.store.statements import (
+    equals,
+    insert_or_keep,
+    is_literally,
+    select_where,
+    sorted_apart,
+    upsert,
+)
 from reconciler.shell.store.tx_base import TxBase
 
 _intent = schema.intent
@@ -33,6 +41,11 @@ _ITEM = ("cluster", "application", "api_group", "kind", "namespace", "name")
 
 _PENDING = is_literally(_intent.c.state, IntentState.PENDING.value)
 _INTENT = select_where(_intent, "id")
+# The condition of the partial index, word for word.
+_IS_UNFINISHED: sa.ColumnElement[bool] = sa.literal_column("state IN ('pending', 'failed')", sa.Boolean)
+_UNFINISHED = (
+    sa.select(_intent).where(*equals(_intent, "owner"), _IS_UNFINISHED).order_by(sorted_apart(_intent.c.sequence))
+)
 _PUT_INTENT = insert_or_keep(_intent, "id")
 _FINISH = (
     sa.update(_intent)
@@ -42,7 +55,9 @@ _FINISH = (
 _ABANDON = (
     sa.update(_intent)
     .where(
-        _intent.c.application == sa.bindparam("on_application"), _intent.c.cluster == sa.bindparam("on_cluster"), _PENDING
+        _intent.c.application == sa.bindparam("on_application"),
+        _intent.c.cluster == sa.bindparam("on_cluster"),
+        _PENDING,
     )
     .values({name: sa.bindparam(name) for name in ("state", "reason_code", "reason_message")})
 )
@@ -60,10 +75,12 @@ _WRITTEN = frozenset({IntentState.DONE, IntentState.UNCHANGED})
 
 @functools.cache
 def _intents_where(names: tuple[str, ...], pending: bool | None) -> sa.Select[Any]:
+    if pending:
+        found = select_where(_intent, *names, order_by=()).where(_PENDING)
+        found = found.where(_IS_UNFINISHED) if names == ("owner",) else found
+        return found.order_by(sorted_apart(_intent.c.sequence))
     statement = select_where(_intent, *names)
-    if pending is None:
-        return statement
-    return statement.where(_PENDING if pending else sa.not_(_PENDING))
+    return statement if pending is None else statement.where(sa.not_(_PENDING))
 
 
 class IntentsTx(TxBase):
@@ -84,6 +101,9 @@ class IntentsTx(TxBase):
         given = {} if target is None else codec.target_columns(target)
         given |= {k: v for k, v in (("cluster", cluster), ("owner", owner)) if v is not None}
         return [_read(row) for row in self._all(_intents_where(tuple(sorted(given)), pending), given)]
+
+    def unfinished_intents(self, owner: str) -> list[Intent]:
+        return [_read(row) for row in self._all(_UNFINISHED, {"owner": owner})]
 
     def intent(self, intent_id: str) -> Intent | None:
         row = self._first(_INTENT, {"id": intent_id})
@@ -107,21 +127,22 @@ class IntentsTx(TxBase):
     def finish_intents(self, results: Sequence[IntentResult]) -> None:
         """A result that is still PENDING is a ValueError, one for an unknown intent a LookupError. Of two results for
         one intent the first one stays."""
+        finished: list[dict[str, Any]] = []
+        learnt: list[tuple[sa.Executable, dict[str, Any]]] = []
         for result in results:
             if result.state is IntentState.PENDING:
                 raise ValueError(f"intent {result.intent} cannot be finished as pending")
             intent = self.intent(result.intent)
             if intent is None:
                 raise LookupError(f"there is no intent {result.intent}")
-            if intent.state is IntentState.PENDING:
-                self._run(
-                    _FINISH,
-                    {"of": intent.id, "state": result.state.value, **codec.reason_columns(result.reason)},
-                )
-            self._learn(intent, result)
+            finished.append({"of": intent.id, "state": result.state.value, **codec.reason_columns(result.reason)})
+            learnt.extend(self._learn(intent, result))
+        self._run_each(_FINISH, finished)
+        for statement, group in itertools.groupby(learnt, key=lambda pair: pair[0]):
+            self._run_each(statement, [row for _, row in group])
 
-    def _learn(self, intent: Intent, result: IntentResult) -> None:
-        """Bring what `result` says of the object into the inventory.
+    def _learn(self, intent: Intent, result: IntentResult) -> Iterator[tuple[sa.Executable, dict[str, Any]]]:
+        """How `result` brings what it says of the object into the inventory: statements with their parameters.
 
         If the intent was given up, a newer decision may have been recorded there: an item on its way out keeps saying
         so, with the uid that its delete will need; one that is wanted again stays wanted, without the uid of the object
@@ -131,12 +152,12 @@ class IntentsTx(TxBase):
         if intent.verb is Verb.APPLY and result.state in _WRITTEN:
             kept = InventoryPhase.DELETING if phase == InventoryPhase.DELETING else InventoryPhase.OWNED
             known = {"api_version": intent.api_version, "uid": result.uid, "generation": result.generation}
-            self._run(_PUT_ITEM, {**item, **known, "phase": kept.value})
+            yield _PUT_ITEM, {**item, **known, "phase": kept.value}
         elif intent.verb is Verb.DELETE and result.gone:
             if phase == InventoryPhase.INTENDED:
-                self._run(_FORGET_UID, {f"of_{name}": value for name, value in item.items()})
+                yield _FORGET_UID, {f"of_{name}": value for name, value in item.items()}
             else:
-                self._run(_DELETE_ITEM, item)
+                yield _DELETE_ITEM, item
 
 
 def _columns(intent: Intent) -> dict[str, Any]:

@@ -69,10 +69,7 @@ class JournalTx(TxBase):
     ) -> list[AuditRow]:
         given = {k: v for k, v in (("application", application), ("rollout", rollout)) if v is not None}
         rows = self._all(_audit_where(tuple(given)), {**given, "after_id": after_id, "limit": limit})
-        return [
-            AuditRow(*fields, data=None if data is None else codec.decode_json(data), id=identity)
-            for identity, *fields, data in rows
-        ]
+        return [_audit_row(row) for row in rows]
 
     def put_outbox(self, key: str, kind: str, body: Mapping[str, Any], wall: float) -> bool:
         row = {"key": key, "kind": kind, "body": codec.encode_json(body), "created_wall": wall, "sent_wall": None}
@@ -93,3 +90,19 @@ class JournalTx(TxBase):
         value = self._scalar(_INSTALLATION)
         assert isinstance(value, str), "a store without an installation id cannot be opened"
         return value
+
+
+def _audit_row(row: Any) -> AuditRow:
+    return AuditRow(
+        row.wall,
+        row.level,
+        row.code,
+        row.message,
+        row.source,
+        row.application,
+        row.cluster,
+        row.rollout,
+        row.actor,
+        None if row.data is None else codec.decode_json(row.data),
+        row.id,
+    )

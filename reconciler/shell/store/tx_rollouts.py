@@ -25,7 +25,7 @@ from reconciler.core.model import (
 )
 from reconciler.shell.ports import ConflictError
 from reconciler.shell.store import codec, schema
-from reconciler.shell.store.statements import equals, is_literally, select_where
+from reconciler.shell.store.statements import equals, is_literally, select_where, sorted_apart
 from reconciler.shell.store.tx_base import TxBase
 
 _rollout = schema.rollout
@@ -40,9 +40,7 @@ _UPDATE_ROLLOUT = (
     .values({name: sa.bindparam(name) for name in ("state", "reason_code", "reason_message", "ended_wall")})
     .values({name: sa.bindparam(name) for name in ("paused_from", "active", "version")})
 )
-_SET_TARGETS_ACTIVE = (
-    sa.update(_row).where(_row.c.rollout == sa.bindparam("of")).values(active=sa.bindparam("active"))
-)
+_SET_TARGETS_ACTIVE = sa.update(_row).where(_row.c.rollout == sa.bindparam("of")).values(active=sa.bindparam("active"))
 
 #: The columns of a RolloutTarget, in the order in which `_target_row` reads them.
 _COLUMNS = [column for column in _row.columns if column.name not in ("rollout", "place", "active")]
@@ -67,9 +65,11 @@ _ACTIVE_ROWS = (
 
 @functools.cache
 def _rollouts_where(names: tuple[str, ...], active: bool | None) -> sa.Select[Any]:
-    statement = select_where(_rollout, *names, order_by=()).order_by(_rollout.c.sequence.desc())
+    statement = select_where(_rollout, *names, order_by=())
     if active is not None:
         statement = statement.where(is_literally(_rollout.c.active, int(active)))
+    newest = sorted_apart(_rollout.c.sequence) if active else _rollout.c.sequence
+    statement = statement.order_by(newest.desc())
     return statement.limit(sa.bindparam("limit", type_=sa.Integer))
 
 
@@ -230,6 +230,7 @@ def _target_columns(row: RolloutTarget) -> dict[str, Any]:
         "reason_code": None if reason is None else reason.code,
         "reason_message": None if reason is None else reason.message,
         "changed": int(row.changed),
+        "rolling": int(row.rolling),
         "attempt": row.attempt,
         "bake_s": row.bake_s,
         "bake_resets": row.bake_resets,
@@ -246,9 +247,10 @@ def _target_columns(row: RolloutTarget) -> dict[str, Any]:
 
 
 def _target_row(row: Any) -> RolloutTarget:
-    """From the columns of `_COLUMNS`."""
-    (application, cluster, wave, to_digest, from_digest, baked_digest, state, code, message, changed, *rest) = row
-    (attempt, bake_s, bake_resets, progress_s, observed_at, observed_boot, job_ids, restarts, superseding, *walls) = rest
+    """From the columns of `_COLUMNS`, which are the fields in their order but for those that are two columns."""
+    application, cluster, wave, to_digest, from_digest, baked_digest, state, code, message, *rest = row
+    changed, rolling, attempt, bake_s, bake_resets, progress_s, *rest = rest
+    observed_at, observed_boot, job_ids, restarts, superseding, started_wall, healthy_wall, baked_wall = rest
     return RolloutTarget(
         Target(application, cluster),
         wave,
@@ -258,6 +260,7 @@ def _target_row(row: Any) -> RolloutTarget:
         TargetState(state),
         codec.reason_of(code, message),
         bool(changed),
+        bool(rolling),
         attempt,
         bake_s,
         bake_resets,
@@ -267,5 +270,7 @@ def _target_row(row: Any) -> RolloutTarget:
         codec.decode_strings(job_ids),
         restarts,
         bool(superseding),
-        *walls,
+        started_wall,
+        healthy_wall,
+        baked_wall,
     )

@@ -22,8 +22,8 @@ _PUT_SOURCE = upsert(schema.source)
 _REVISION = select_where(schema.revision, "source", "sha")
 _PUT_REVISION = insert_or_keep(schema.revision, "source", "sha")
 _RELEASE = select_where(schema.release, "digest")
-# A release is immutable. Storing it again says that somebody is about to use it, so it is no longer to be collected.
-_PUT_RELEASE = upsert(schema.release, update=["unreferenced"])
+_INSERT_RELEASE = sa.insert(schema.release)
+_KEEP_RELEASE = sa.update(schema.release).where(schema.release.c.digest == sa.bindparam("of")).values(unreferenced=0)
 _ASSIGNMENT = select_where(schema.assignment, "application", "cluster")
 _PUT_ASSIGNMENT = upsert(schema.assignment)
 _DELETE_ASSIGNMENT = sa.delete(schema.assignment).where(*equals(schema.assignment, "application", "cluster"))
@@ -81,8 +81,12 @@ class SourcesTx(TxBase):
         return None if row is None else Commit(row.sha, row.author, row.subject, row.authored_wall)
 
     def put_release(self, release: Release) -> None:
+        """A release is immutable: one that is here only learns that somebody is about to use it, so that retention
+        does not collect it."""
+        if self._run(_KEEP_RELEASE, {"of": release.digest}):
+            return
         self._run(
-            _PUT_RELEASE,
+            _INSERT_RELEASE,
             {
                 "digest": release.digest,
                 "application": release.application,
@@ -113,11 +117,13 @@ class SourcesTx(TxBase):
             _PUT_ASSIGNMENT,
             {
                 **codec.target_columns(row.target),
-                "digest": row.digest,
+                "digest": row.digest or None,
                 "source": row.source,
                 "revision": row.revision,
                 "baked": row.baked,
-                "heal_attempts": row.heal_attempts,
+                "due": row.due,
+                "heal_count": row.heal_count,
+                "heal_streak": row.heal_streak,
                 "heal_at_s": row.heal_at_s,
                 "heal_boot": row.heal_boot,
             },
@@ -152,8 +158,8 @@ class SourcesTx(TxBase):
 
 
 def _assignment(row: Any) -> Assignment:
-    application, cluster, *rest = row
-    return Assignment(Target(application, cluster), *rest)
+    application, cluster, digest, *rest = row
+    return Assignment(Target(application, cluster), digest or "", *rest)
 
 
 def _inventory_item(row: Any) -> InventoryItem:

@@ -1,0 +1,95 @@
+"""Health of one live object: the table of kinds, and what holds for all of them.
+
+    evaluate(live, facts, now_s)  ->  (Health.DEGRADED, Reason("CrashLoop", "4 restarts within 600 s"), facts)
+
+Before a kind's own function is asked: an object being deleted is Progressing, and so is one whose controller has not
+seen its newest generation. A kind without a function is Healthy when it is there. A function that fails is Unknown with
+the reason, never healthy and never an exception: one strange status must not stop the lane that reads it.
+"""
+
+from __future__ import annotations
+
+from reconciler.core.flink_config import FLINK_DEPLOYMENT, FLINK_GROUP, FLINK_SESSION_JOB
+from reconciler.core.health_common import (
+    FROM_FILE,
+    HealthFunction,
+    Judged,
+    Thresholds,
+    entered,
+    map_at,
+    metadata_of,
+    newest_time_s,
+    number_at,
+    spoken,
+)
+from reconciler.core.health_flink import flink_health, job_id_of
+from reconciler.core.health_workloads import (
+    daemon_set_health,
+    deployment_health,
+    job_health,
+    pod_health,
+    service_health,
+    stateful_set_health,
+)
+from reconciler.core.model import Facts, Health, Manifest, ObjectKey, Reason
+
+#: (group, kind) -> its function. Whoever is not listed is healthy when present.
+HEALTH_FUNCTIONS: dict[tuple[str, str], HealthFunction] = {
+    (FLINK_GROUP, FLINK_DEPLOYMENT): flink_health,
+    (FLINK_GROUP, FLINK_SESSION_JOB): flink_health,
+    ("apps", "Deployment"): deployment_health,
+    ("apps", "StatefulSet"): stateful_set_health,
+    ("apps", "DaemonSet"): daemon_set_health,
+    ("", "Pod"): pod_health,
+    ("batch", "Job"): job_health,
+    ("", "Service"): service_health,
+}
+#: Kinds that judge their own observedGeneration: a refused spec is more than a pending one.
+_OWN_GENERATION = frozenset({(FLINK_GROUP, FLINK_DEPLOYMENT), (FLINK_GROUP, FLINK_SESSION_JOB)})
+
+DEFAULT_THRESHOLDS = Thresholds()
+
+__all__ = [
+    "DEFAULT_THRESHOLDS",
+    "HEALTH_FUNCTIONS",
+    "Thresholds",
+    "evaluate",
+    "health",
+    "health_from_file",
+    "job_id_of",
+]
+
+
+def evaluate(manifest: Manifest, facts: Facts, now_s: float, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> Judged:
+    """`health`, but whatever goes wrong in it is Unknown with the facts unchanged."""
+    try:
+        return health(manifest, facts, now_s, thresholds)
+    except Exception as error:  # noqa: BLE001 - a status is untrusted input; any failure to read it means Unknown
+        kind = type(error).__name__
+        return Health.UNKNOWN, spoken("HealthError", f"its health could not be judged ({kind}: {error})"), facts
+
+
+def health(manifest: Manifest, facts: Facts, now_s: float, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> Judged:
+    """Health of a live object. `facts` are those of its last look, Facts() at the first; `now_s` is the policy
+    clock's wall time."""
+    metadata = metadata_of(manifest)
+    if metadata.get("deletionTimestamp"):
+        return Health.PROGRESSING, Reason("Deleting", "it is being deleted"), entered(facts, "deleting", now_s)
+    key = ObjectKey.of(manifest)
+    if (key.group, key.kind) not in _OWN_GENERATION:
+        status, generation = map_at(manifest, "status"), number_at(metadata, "generation")
+        observed = number_at(status, "observedGeneration", generation)
+        if observed < generation:
+            message = f"generation {generation} is not taken over yet, its controller is at {observed}"
+            pending = entered(facts, f"pending@{generation}", now_s)
+            return Health.PROGRESSING, Reason("GenerationPending", message), pending
+    function = HEALTH_FUNCTIONS.get((key.group, key.kind))
+    if function is None:
+        return Health.HEALTHY, Reason("Present", "it exists"), facts
+    return function(manifest, facts, now_s, thresholds)
+
+
+def health_from_file(manifest: Manifest, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> tuple[Health, Reason]:
+    """Health of an object read from a file: there is no history, and "now" is the newest time that stands in it."""
+    found, reason, _ = evaluate(manifest, Facts(state=FROM_FILE), newest_time_s(manifest), thresholds)
+    return found, reason

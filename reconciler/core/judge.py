@@ -1,0 +1,157 @@
+"""One look at one live object, and what all looks at a target's objects say together.
+
+This is what runs on every watch event: the object is compared with the assigned release (diff.py) and its health is
+judged (health.py), once. A read older than our own write is Unknown, and an object that was recreated behind our back
+is not the one we applied.
+
+    verdict, facts = judge(desired, live, item, facts, now.wall)
+    judge_target(target, digest, verdicts, items, observed_at=now.monotonic)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from reconciler.core.diff import Comparison, compare
+from reconciler.core.health import DEFAULT_THRESHOLDS, Thresholds, evaluate
+from reconciler.core.health_common import metadata_of, number_at, text_at
+from reconciler.core.model import (
+    Facts,
+    Health,
+    InventoryItem,
+    InventoryPhase,
+    Manifest,
+    ObjectKey,
+    ObjectVerdict,
+    Reason,
+    Sync,
+    Target,
+    TargetVerdict,
+)
+
+#: The manual escape: on a live object it says that we are to leave its target alone.
+RECONCILE_ANNOTATION = "reconciler.dev/reconcile"
+
+#: Worst last. Unknown is worst: nothing may be concluded from the rest while a part was not seen.
+_SYNC_ORDER = (Sync.IN_SYNC, Sync.ASK, Sync.DIFFERS, Sync.MISSING, Sync.UNKNOWN)
+#: Of several equally healthy objects the one that says most gives the reason: a running job before a finished one (it
+#: still has to bake), and both before kinds that are healthy by being there.
+_TELLING = {"Present": 0, "JobFinished": 1}
+
+
+def judge(
+    desired: Manifest | None,
+    live: Manifest | None,
+    item: InventoryItem | None,
+    facts: Facts,
+    now_s: float,
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
+    dry_run_equal: bool | None = None,
+) -> tuple[ObjectVerdict, Facts]:
+    """Judge one object. `desired` is the stamped manifest as sent (None: no longer declared), `live` the object as read
+    (None: it is not there), `item` its row in the inventory. `dry_run_equal` is the server's answer where the client
+    had to ask: it was asked about exactly this live object and this manifest."""
+    key = _key(desired, live, item)
+    if live is None:
+        return _absent(key, desired), facts
+    metadata = metadata_of(live)
+    uid, generation = text_at(metadata, "uid"), number_at(metadata, "generation")
+    version = text_at(metadata, "resourceVersion")
+    if item is not None and item.uid == uid and generation < item.generation:
+        message = f"generation {generation} was read, {item.generation} was written: the read is old"
+        stale = Reason("StaleRead", message)
+        return ObjectVerdict(key, Sync.UNKNOWN, Health.UNKNOWN, stale, uid, generation, version), facts
+    comparison = _settled(_compared(desired, live), dry_run_equal)
+    replaced = bool(item is not None and item.uid and item.uid != uid)
+    found, reason, facts = evaluate(live, Facts() if replaced else facts, now_s, thresholds)
+    if replaced:
+        found, reason = Health.PROGRESSING, Reason("Recreated", "somebody deleted and recreated it")
+    message = "" if comparison.sync is Sync.IN_SYNC else comparison.reason.message
+    verdict = ObjectVerdict(
+        key, comparison.sync, found, reason, uid, generation, version, facts.job_id, facts.restarts, message
+    )
+    return verdict, facts
+
+
+def _key(desired: Manifest | None, live: Manifest | None, item: InventoryItem | None) -> ObjectKey:
+    for manifest in (desired, live):
+        if manifest is not None:
+            return ObjectKey.of(manifest)
+    if item is None:
+        raise ValueError("there is nothing to judge: neither declared, nor live, nor in the inventory")
+    return item.key
+
+
+def _absent(key: ObjectKey, desired: Manifest | None) -> ObjectVerdict:
+    if desired is None:
+        return ObjectVerdict(key, Sync.IN_SYNC, Health.HEALTHY, Reason("Gone", "it is not declared and not there"))
+    reason = Reason("Missing", "it does not exist on the cluster")
+    return ObjectVerdict(key, Sync.MISSING, Health.MISSING, reason, message=reason.message)
+
+
+def _compared(desired: Manifest | None, live: Manifest) -> Comparison:
+    if desired is None:
+        return Comparison(Sync.DIFFERS, Reason("Undeclared", "it is no longer declared"))
+    return compare(desired, live)
+
+
+def _settled(comparison: Comparison, dry_run_equal: bool | None) -> Comparison:
+    """The comparison with the server's own answer, where there is one: it knows its defaults and webhooks."""
+    if dry_run_equal is None or comparison.sync not in (Sync.ASK, Sync.DIFFERS):
+        return comparison
+    if dry_run_equal:
+        return Comparison(Sync.IN_SYNC, Reason("InSync", "the server says that an apply would change nothing"))
+    if comparison.sync is Sync.DIFFERS:
+        return comparison
+    return Comparison(Sync.DIFFERS, Reason("Differs", f"the server says it differs ({comparison.reason.message})"))
+
+
+def is_disabled(live: Manifest | None) -> bool:
+    """True if somebody put `reconciler.dev/reconcile: disabled` on the live object."""
+    if live is None:
+        return False
+    annotations = metadata_of(live).get("annotations")
+    return isinstance(annotations, Mapping) and annotations.get(RECONCILE_ANNOTATION) == "disabled"
+
+
+def judge_target(
+    target: Target,
+    digest: str,
+    objects: Sequence[ObjectVerdict],
+    inventory: Mapping[ObjectKey, InventoryItem],
+    observed_at: float,
+    *,
+    disabled: bool = False,
+) -> TargetVerdict:
+    """All declared objects of a target together, in release order; `inventory` holds the target's items by key."""
+    found, reason = _worst(objects)
+    return TargetVerdict(
+        target,
+        digest,
+        observed_at,
+        max((part.sync for part in objects), key=_SYNC_ORDER.index, default=Sync.UNKNOWN),
+        found,
+        reason,
+        applied=bool(objects) and all(is_applied(part, inventory.get(part.key)) for part in objects),
+        job_ids=tuple(part.job_id for part in objects if part.job_id),
+        restarts=sum(part.restarts for part in objects),
+        objects=tuple(objects),
+        disabled=disabled,
+    )
+
+
+def is_applied(verdict: ObjectVerdict, item: InventoryItem | None) -> bool:
+    """True if the live object is the one we applied, at the generation our apply returned or a later one."""
+    if item is None or item.phase is not InventoryPhase.OWNED or not item.uid:
+        return False
+    return verdict.uid == item.uid and verdict.generation >= item.generation
+
+
+def _worst(objects: Sequence[ObjectVerdict]) -> tuple[Health, Reason]:
+    """The worst health; of several equally bad, the first of those that say most gives the reason."""
+    if not objects:
+        return Health.UNKNOWN, Reason("NothingObserved", "nothing was observed")
+    part = max(objects, key=lambda each: (each.health.rank, _TELLING.get(each.reason.code, 2)))
+    if len(objects) == 1 or part.health in (Health.HEALTHY, Health.SUSPENDED):
+        return part.health, part.reason
+    return part.health, Reason(part.reason.code, f"{part.key.kind} {part.key.name}: {part.reason.message}")

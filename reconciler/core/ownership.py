@@ -1,0 +1,30 @@
+"""Whose an object is: the mark that says so.
+
+The mark is stamped on what is sent to a cluster. It is no part of a release or its digest, so that the same content
+under another installation is still the same release.
+
+    label      reconciler.dev/owner: hash of installation, source and application
+    annotation reconciler.dev/application: fleet/name
+"""
+
+from __future__ import annotations
+
+from reconciler.core.model import Manifest, digest_of
+
+OWNER_LABEL = "reconciler.dev/owner"
+APPLICATION_ANNOTATION = "reconciler.dev/application"
+#: Annotations of ours that people set on their objects; nothing else under our prefix may stand in Git.
+DECLARABLE_ANNOTATIONS = frozenset({"reconciler.dev/hold", "reconciler.dev/reconcile"})
+
+
+def owner_hash(installation_id: str, source: str, application: str) -> str:
+    """The value of the owner label: short enough for a label, and the same at every start."""
+    return digest_of([installation_id, source, application], length=32)
+
+
+def stamp(manifest: Manifest, owner: str, application: str) -> Manifest:
+    """`manifest` with the mark; the argument is not changed."""
+    metadata = dict(manifest.get("metadata") or {})
+    metadata["labels"] = {**(metadata.get("labels") or {}), OWNER_LABEL: owner}
+    metadata["annotations"] = {**(metadata.get("annotations") or {}), APPLICATION_ANNOTATION: application}
+    return {**manifest, "metadata": metadata}

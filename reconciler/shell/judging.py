@@ -1,0 +1,179 @@
+"""Judging: live objects against the assigned releases, as they change.
+
+A lane's memory of what is assigned, what the inventory says and what each object looked like, and the pure judgement in
+between. Only what changed is judged again; what is not healthy is judged by time as well, for thresholds pass without
+an event. Where only the server can tell whether two objects are equal, it is asked once per (uid, version, digest).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from reconciler.core.diff import same_after_dry_run
+from reconciler.core.health import Thresholds
+from reconciler.core.judge import is_disabled, judge, judge_target
+from reconciler.core.model import (
+    Facts,
+    Health,
+    InventoryItem,
+    Manifest,
+    Now,
+    ObjectKey,
+    ObjectVerdict,
+    Reason,
+    Sync,
+    Target,
+    TargetVerdict,
+)
+from reconciler.shell.kube_cluster import KubeCluster
+from reconciler.shell.kube_errors import KubeError
+from reconciler.shell.limiter import WriteLimits
+from reconciler.shell.live import NotSeen
+from reconciler.shell.observe import Observer
+from reconciler.shell.releases import SentRelease
+
+DRY_RUNS_REMEMBERED_MAX = 10_000
+DRY_RUN_RETRY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The outcome of one round: verdicts of targets that were judged, facts that changed, targets no longer assigned,
+    and the moments (Now.monotonic) at which to judge again."""
+
+    verdicts: list[TargetVerdict] = field(default_factory=list)
+    facts: list[tuple[Target, ObjectKey, Facts]] = field(default_factory=list)
+    dropped: list[Target] = field(default_factory=list)
+    rechecks: list[float] = field(default_factory=list)
+
+
+class Judging:
+    """The judgement of one cluster's targets."""
+
+    def __init__(self, thresholds: Thresholds, check_interval_s: float) -> None:
+        self._thresholds = thresholds
+        self._check_interval_s = check_interval_s
+        self._sent: dict[Target, SentRelease] = {}
+        self._target_of: dict[ObjectKey, Target] = {}
+        self._items: dict[Target, dict[ObjectKey, InventoryItem]] = {}
+        self._facts: dict[tuple[Target, ObjectKey], Facts] = {}
+        self._verdicts: dict[tuple[Target, ObjectKey], ObjectVerdict] = {}
+        self._dirty: set[Target] = set()
+        self._unwell: dict[Target, float] = {}
+        self._dropped: set[Target] = set()
+        self._equal: dict[tuple[str, str, str], bool] = {}
+
+    def load(self, facts: dict[tuple[Target, ObjectKey], Facts]) -> None:
+        """Take in the facts that an earlier boot stored."""
+        self._facts = dict(facts)
+
+    def mark(self, keys: Sequence[ObjectKey]) -> None:
+        """These live objects changed."""
+        for key in keys:
+            target = self._target_of.get(key)
+            if target is not None:
+                self._dirty.add(target)
+
+    def mark_target(self, target: Target) -> None:
+        """What is assigned to, or known of, `target` changed."""
+        self._dirty.add(target)
+
+    def assign(self, target: Target, sent: SentRelease) -> None:
+        """`target` is to have `sent` now. Facts of another release do not count against this one."""
+        known = self._sent.get(target)
+        if known is not None and known.digest == sent.digest:
+            return
+        if known is not None:
+            for key in known.objects:
+                self._target_of.pop(key, None)
+                self._facts.pop((target, key), None)
+        self._sent[target] = sent
+        for key in sent.objects:
+            self._target_of[key] = target
+        self._dirty.add(target)
+
+    def keep(self, targets: set[Target], inventory: Iterable[InventoryItem]) -> None:
+        """Forget targets that are assigned nothing any more, and take in the inventory."""
+        for target in sorted(set(self._sent) - targets):
+            for key in self._sent.pop(target).objects:
+                if self._target_of.get(key) == target:
+                    del self._target_of[key]
+                self._facts.pop((target, key), None)
+            self._unwell.pop(target, None)
+            self._dirty.discard(target)
+            self._dropped.add(target)
+        items: dict[Target, dict[ObjectKey, InventoryItem]] = {}
+        for item in inventory:
+            items.setdefault(item.target, {})[item.key] = item
+        self._dirty.update(target for target in self._sent if items.get(target) != self._items.get(target))
+        self._items = items
+
+    async def judge(self, observer: Observer, kube: KubeCluster, limits: WriteLimits, now: Now) -> Judged:
+        """Judge what is due. Asking the server is counted against the write limits, for it costs as much."""
+        judged = Judged(dropped=sorted(self._dropped))
+        self._dropped.clear()
+        due = {target for target, at_s in self._unwell.items() if at_s <= now.monotonic}
+        for target in sorted((self._dirty | due) & set(self._sent)):
+            self._dirty.discard(target)
+            self._unwell.pop(target, None)
+            verdict, recheck = await self._judge_target(target, observer, kube, limits, now, judged)
+            if verdict is not None:
+                judged.verdicts.append(verdict)
+            if recheck:
+                self._unwell[target] = now.monotonic + self._check_interval_s
+        judged.rechecks.extend(self._unwell.values())
+        return judged
+
+    async def _judge_target(
+        self,
+        target: Target,
+        observer: Observer,
+        kube: KubeCluster,
+        limits: WriteLimits,
+        now: Now,
+        judged: Judged,
+    ) -> tuple[TargetVerdict | None, bool]:
+        sent = self._sent[target]
+        items = self._items.get(target, {})
+        parts: list[ObjectVerdict] = []
+        disabled = False
+        for key, manifest in sent.objects.items():
+            live = observer.live(key)
+            if isinstance(live, NotSeen):
+                why = Reason("NotObserved", f"{key} has not been looked at yet")
+                parts.append(ObjectVerdict(key, Sync.UNKNOWN, Health.UNKNOWN, why))
+                continue
+            item = items.get(key)
+            disabled = disabled or is_disabled(live)
+            facts = self._facts.get((target, key), Facts())
+            verdict, after = judge(manifest, live, item, facts, now.wall, self._thresholds, None)
+            if verdict.sync is Sync.ASK and live is not None:
+                equal = await self._ask(sent.digest, manifest, live, kube, limits, now)
+                verdict, after = judge(manifest, live, item, facts, now.wall, self._thresholds, equal)
+            if after != facts:
+                self._facts[target, key] = after
+                judged.facts.append((target, key, after))
+            parts.append(verdict)
+        whole = judge_target(target, sent.digest, parts, items, now.monotonic, disabled=disabled)
+        unwell = whole.health is not Health.HEALTHY or whole.sync in (Sync.ASK, Sync.UNKNOWN)
+        return whole, unwell
+
+    async def _ask(
+        self, digest: str, manifest: Manifest, live: Manifest, kube: KubeCluster, limits: WriteLimits, now: Now
+    ) -> bool | None:
+        """The server's own answer to "would this change anything?"; None if it cannot be had now."""
+        metadata = live["metadata"]
+        key = (str(metadata["uid"]), str(metadata["resourceVersion"]), digest)
+        if key in self._equal:
+            return self._equal[key]
+        if limits.take(now.monotonic) is not None:
+            return None
+        try:
+            result = await kube.apply(manifest, uid=key[0], force=True, dry_run=True)
+        except KubeError:
+            return None
+        if len(self._equal) >= DRY_RUNS_REMEMBERED_MAX:
+            self._equal.clear()
+        self._equal[key] = same_after_dry_run(live, result)
+        return self._equal[key]

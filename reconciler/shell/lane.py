@@ -1,0 +1,364 @@
+"""The lane of one cluster: it observes and performs, in sequence, and decides nothing.
+
+It owns the cluster's watches, write limits, breaker and intents. What it sees it judges against the assigned releases
+and publishes as verdicts; what was committed for it to do it does, one request after another, asking before each
+whether it still may. A lane that hangs holds nobody else up.
+
+    wake-up -> what is assigned and intended now? -> perform -> judge what changed -> publish
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from reconciler.core.documents import Cluster
+from reconciler.core.model import (
+    Assignment,
+    ClusterView,
+    Facts,
+    Intent,
+    IntentResult,
+    IntentState,
+    InventoryItem,
+    ObjectKey,
+    Reason,
+    Target,
+    Verb,
+)
+from reconciler.shell.context import INTENTS, Context
+from reconciler.shell.hub import Unit
+from reconciler.shell.judging import Judging
+from reconciler.shell.kube_cluster import KubeCluster
+from reconciler.shell.limiter import WriteLimits
+from reconciler.shell.live import GroupKind
+from reconciler.shell.logs import event
+from reconciler.shell.observe import Kind, Observer
+from reconciler.shell.perform import Later, perform
+from reconciler.shell.ports import FencedError, Tx
+from reconciler.shell.releases import Releases
+
+RETRY_START_S = 1.0
+RETRY_MAX_S = 60.0
+
+
+@dataclass(slots=True)
+class Retry:
+    """When a target's writes are tried again after a temporary failure, and why not now."""
+
+    failures: int
+    at_s: float
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the store says of this cluster."""
+
+    assignments: list[Assignment]
+    intents: list[Intent]
+    inventory: list[InventoryItem]
+
+
+def lane_name(cluster: str) -> str:
+    """The name of the cluster's unit."""
+    return f"lane:{cluster}"
+
+
+@dataclass(slots=True)
+class Lane:
+    """One cluster. `observer` is made with `objects_changed` and `heard` of this lane as its callbacks."""
+
+    context: Context
+    document: Cluster
+    kube: KubeCluster
+    limits: WriteLimits
+    releases: Releases
+    judging: Judging
+    log: logging.Logger
+    observer: Observer = field(init=False)
+    _unit: Unit | None = field(init=False, default=None)
+    _retries: dict[Target, Retry] = field(init=False, default_factory=dict)
+    _assigned: dict[Target, Assignment] = field(init=False, default_factory=dict)
+    _kinds: dict[Target, frozenset[GroupKind]] = field(init=False, default_factory=dict)
+    _was_heard: bool = field(init=False, default=False)
+    _started_at: float = field(init=False, default=0.0)
+
+    @property
+    def name(self) -> str:
+        """The cluster's name."""
+        return self.document.name
+
+    # ---- what others ask ---------------------------------------------------------------------------------------
+
+    def view(self) -> ClusterView:
+        """The cluster as it is known now."""
+        return ClusterView(
+            self.name,
+            self.observer.heard_at,
+            self._started_at,
+            self.document.stale_after_s,
+            self.document.suspend,
+            self.observer.reason,
+        )
+
+    def freshness(self, target: Target) -> float | None:
+        """When the verdict on `target` was last proven current. Kinds without a watch are re-listed now and then; a
+        target that has no watched kind at all is as fresh as the cluster was last heard."""
+        watched = {kind.group_kind for kind in self.observer.watched()}
+        kinds = sorted(self._kinds.get(target, frozenset()) & watched)
+        if not kinds:
+            return self.observer.heard_at
+        times = [self.observer.observed_at(kind) for kind in kinds]
+        return None if any(at is None for at in times) else min(at for at in times if at is not None)
+
+    # ---- what the observer tells -------------------------------------------------------------------------------
+
+    def objects_changed(self, keys: Sequence[ObjectKey]) -> None:
+        """Some live objects changed: judge them."""
+        self.judging.mark(keys)
+        if self._unit is not None:
+            self._unit.wake()
+
+    def heard(self) -> None:
+        """The cluster answered. When it had not for long, everybody concerned looks again."""
+        if not self._was_heard and self._unit is not None:
+            self._was_heard = True
+            self._retries.clear()
+            self._unit.wake(INTENTS)
+            self._wake_watchers()
+
+    def _wake_watchers(self) -> None:
+        hub = self.context.hub
+        for unit in self.context.board.watchers_of_cluster(self.name):
+            hub.wake(unit)
+        for source in sorted({assignment.source for assignment in self._assigned.values()}):
+            targets = [target for target, found in self._assigned.items() if found.source == source]
+            hub.wake(f"source:{source}", *sorted({target.application for target in targets}))
+
+    # ---- the unit ----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Observe and perform until cancelled."""
+        self._started_at = self.context.clock.now().monotonic
+        with self.context.hub.unit(lane_name(self.name)) as unit:
+            self._unit = unit
+            try:
+                self.judging.load(await self.context.store.read("facts", lambda tx: tx.facts(self.name)))
+                dirty: tuple[tuple[str, ...], ...] = (INTENTS,)
+                while True:
+                    recheck_at = await self.step(reload=INTENTS in dirty)
+                    unit.wake_at(self.context.clock, recheck_at)
+                    dirty = await unit.wait()
+            finally:
+                self._unit = None
+                self.observer.stop()
+
+    async def step(self, *, reload: bool) -> float | None:
+        """Perform what is due and judge what changed. Returns when to look again without being woken."""
+        now = self.context.clock.now()
+        due = [retry.at_s for retry in self._retries.values() if retry.at_s <= now.monotonic]
+        rechecks: list[float] = []
+        if reload or due:
+            loaded = await self.context.store.read(f"load:{self.name}", self._read)
+            await self._take_in(loaded)
+            recheck = await self._perform(loaded)
+            if recheck is not None:
+                rechecks.append(recheck)
+        rechecks.extend(await self._judge())
+        self._notice_silence()
+        rechecks.extend(retry.at_s for retry in self._retries.values())
+        if self._was_heard:
+            heard_at = self.observer.heard_at or 0.0
+            rechecks.append(heard_at + self.document.stale_after_s + 0.001)
+        return min(rechecks) if rechecks else None
+
+    def _notice_silence(self) -> None:
+        """When the cluster has not been heard for longer than its limit, its targets' units look again."""
+        if self._was_heard and self.view().unreachable(self.context.clock.now()):
+            self._was_heard = False
+            self._wake_watchers()
+
+    def _read(self, tx: Tx) -> Loaded:
+        return Loaded(
+            tx.assignments(cluster=self.name),
+            tx.intents(cluster=self.name, pending=True),
+            tx.inventory_of_cluster(self.name),
+        )
+
+    async def _take_in(self, loaded: Loaded) -> None:
+        """Follow what is assigned now: which objects are judged against which release, and which kinds are watched."""
+        self._assigned = {row.target: row for row in loaded.assignments if row.digest}
+        kinds: set[Kind] = set()
+        of_target: dict[Target, set[GroupKind]] = {}
+        for target, assignment in sorted(self._assigned.items()):
+            sent = await self.releases.sent(assignment.digest, assignment.source)
+            self.judging.assign(target, sent)
+            for key, manifest in sent.objects.items():
+                kinds.add(Kind(str(manifest["apiVersion"]), key.kind))
+                of_target.setdefault(target, set()).add(GroupKind.of(key))
+        for item in loaded.inventory:
+            if all(kind.group_kind != GroupKind.of(item.key) for kind in kinds):
+                kinds.add(Kind(item.api_version, item.key.kind))
+        self.judging.keep(set(self._assigned), loaded.inventory)
+        self._kinds = {target: frozenset(found) for target, found in of_target.items()}
+        self.observer.set_kinds(kinds)
+
+    # ---- performing --------------------------------------------------------------------------------------------
+
+    async def _perform(self, loaded: Loaded) -> float | None:
+        """Carry out pending intents, target by target in the order they were committed. A target that must wait does
+        not hold up the others; a cluster that does not answer holds up all of them."""
+        inventory = {(item.target, item.key): item for item in loaded.inventory}
+        batches: dict[Target, list[Intent]] = {}
+        for intent in loaded.intents:
+            batches.setdefault(intent.target, []).append(intent)
+        for target in [target for target in self._retries if target not in batches]:
+            del self._retries[target]
+        for target, intents in batches.items():
+            now = self.context.clock.now()
+            retry = self._retries.get(target)
+            if retry is not None and retry.at_s > now.monotonic:
+                continue
+            later = await self._perform_batch(target, intents, inventory)
+            if later is None:
+                self._retries.pop(target, None)
+                continue
+            self._put_off(target, later)
+            if later.unreachable:
+                self._put_off_all(batches, later)
+                break
+        return None
+
+    async def _perform_batch(
+        self, target: Target, intents: list[Intent], inventory: dict[tuple[Target, ObjectKey], InventoryItem]
+    ) -> Later | None:
+        """One target's intents, in order. A permanent failure gives up the rest of the batch; results are committed
+        together (T2), whatever ends the batch."""
+        results: list[IntentResult] = []
+        later: Later | None = None
+        try:
+            for intent in intents:
+                outcome = await self._perform_one(intent, inventory.get((target, intent.key)))
+                if isinstance(outcome, Later):
+                    later = outcome
+                    break
+                results.append(outcome)
+                if outcome.state is IntentState.FAILED and intent.verb is Verb.APPLY:
+                    results.extend(_given_up(intents, intent, outcome))
+                    break
+        finally:
+            if results:
+                await self._commit(target, results)
+        return later
+
+    async def _perform_one(self, intent: Intent, item: InventoryItem | None) -> IntentResult | Later:
+        source = self._source_of(intent)
+        sent = await self.releases.sent(intent.digest, source)
+        manifest = sent.objects.get(intent.key) if intent.verb is Verb.APPLY else None
+        outcome = await perform(
+            intent, manifest, item, sent.owner, self.kube, self.observer, lambda: self._permit(intent)
+        )
+        result = "later" if isinstance(outcome, Later) else str(outcome.state)
+        self.context.metrics.add("intents", verb=str(intent.verb), outcome=result)
+        if isinstance(outcome, Later) or outcome.reason is not None:
+            event(
+                self.log,
+                logging.INFO if isinstance(outcome, Later) else logging.WARNING,
+                "lane.intent." + result,
+                cluster=self.name,
+                application=intent.target.application,
+                object=str(intent.key),
+                reason=str(outcome.reason),
+            )
+        return outcome
+
+    def _source_of(self, intent: Intent) -> str:
+        assignment = self._assigned.get(intent.target)
+        assert assignment is not None, f"intent {intent.id} of {intent.target} which has no assignment"
+        return assignment.source
+
+    async def _permit(self, intent: Intent) -> Later | None:
+        """Asked right before each request that writes: is it still wanted, is this still our epoch, is there budget?"""
+        if self.document.suspend:
+            return Later(Reason("ClusterSuspended", f"cluster {self.name} is suspended"), after_s=RETRY_MAX_S)
+        if not await self.context.store.read("permit", lambda tx: _is_pending(tx, intent.id)):
+            return Later(Reason("Abandoned", "it is not wanted any more"), after_s=0.0)
+        at_s = self.limits.take(self.context.clock.now().monotonic)
+        if at_s is not None:
+            wait_s = at_s - self.context.clock.now().monotonic
+            return Later(Reason("WriteLimit", "the write limit is spent for now"), after_s=max(wait_s, 0.0))
+        return None
+
+    def _put_off(self, target: Target, later: Later) -> None:
+        now = self.context.clock.now()
+        previous = self._retries.get(target)
+        counted = later.reason.code not in ("WriteLimit", "Abandoned")
+        failures = (previous.failures if previous is not None else 0) + counted
+        delay_s = min(RETRY_START_S * 2 ** max(failures - 1, 0), RETRY_MAX_S)
+        if later.after_s is not None:
+            delay_s = max(later.after_s, delay_s) if counted else later.after_s
+        self._retries[target] = Retry(failures, now.monotonic + delay_s, later.reason)
+
+    def _put_off_all(self, batches: dict[Target, list[Intent]], later: Later) -> None:
+        """The cluster does not answer: nobody else tries in between."""
+        at_s = max(retry.at_s for retry in self._retries.values())
+        for target in batches:
+            known = self._retries.get(target)
+            if known is None or known.at_s < at_s:
+                self._retries[target] = Retry(known.failures if known else 0, at_s, later.reason)
+
+    async def _commit(self, target: Target, results: list[IntentResult]) -> None:
+        try:
+            await self.context.store.transact(f"result:{self.name}", lambda tx: tx.finish_intents(results))
+        except FencedError:
+            return  # Another daemon has the store now, and reads the cluster again itself.
+        self.judging.mark_target(target)
+        if self._unit is not None:
+            self._unit.wake(INTENTS)
+        for unit in self.context.board.watchers(target):
+            self.context.hub.wake(unit)
+        assignment = self._assigned.get(target)
+        if assignment is not None:
+            self.context.hub.wake(f"source:{assignment.source}", target.application)
+
+    # ---- judging -----------------------------------------------------------------------------------------------
+
+    async def _judge(self) -> list[float]:
+        """Judge what changed, publish what is news, store facts that changed. Returns when to judge again by time."""
+        now = self.context.clock.now()
+        found = await self.judging.judge(self.observer, self.kube, self.limits, now)
+        if found.facts:
+            await self.context.store.transact(f"facts:{self.name}", lambda tx: _put_facts(tx, found.facts))
+        board = self.context.board
+        for verdict in found.verdicts:
+            known = board.verdicts.get(verdict.target)
+            board.verdicts[verdict.target] = verdict
+            if known is not None and replace(verdict, observed_at=known.observed_at) == known:
+                continue
+            for unit in board.watchers(verdict.target):
+                self.context.hub.wake(unit)
+            assignment = self._assigned[verdict.target]
+            self.context.hub.wake(f"source:{assignment.source}", verdict.target.application)
+        for target in found.dropped:
+            board.verdicts.pop(target, None)
+        return found.rechecks
+
+
+def _is_pending(tx: Tx, intent_id: str) -> bool:
+    intent = tx.intent(intent_id)
+    return intent is not None and intent.state is IntentState.PENDING
+
+
+def _given_up(intents: list[Intent], failed: Intent, outcome: IntentResult) -> list[IntentResult]:
+    """What follows a refused write of the same target is not sent."""
+    rest = intents[intents.index(failed) + 1 :]
+    why = outcome.reason.message if outcome.reason is not None else ""
+    reason = Reason("EarlierWriteFailed", f"an earlier write of the target was refused: {why}")
+    return [IntentResult(intent.id, IntentState.ABANDONED, reason) for intent in rest]
+
+
+def _put_facts(tx: Tx, facts: list[tuple[Target, ObjectKey, Facts]]) -> None:
+    for target, key, value in facts:
+        tx.put_facts(target, key, value)

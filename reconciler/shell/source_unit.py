@@ -1,0 +1,399 @@
+"""The unit of one Git repository: fetch, compile what changed, decide what follows from it.
+
+    poll -> new commit? -> read and compile only what changed -> for each application concerned, in one transaction:
+    gather -> decide -> admit -> record (open, supersede, heal, prune)
+
+What Git asks for is kept in memory and compiled again at every start, from the mirror and without the network. While a
+commit cannot be read or understood the source stays at its last good one; what already runs goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from reconciler.core.actions import Wait
+from reconciler.core.admit import admit, scopes_of
+from reconciler.core.decide_source import ApplicationDecision, ApplicationFacts, Goal, decide_application
+from reconciler.core.documents import Cluster
+from reconciler.core.fleet import CompileSettings, FleetCache, FleetSnapshot, compile_fleet, wanted
+from reconciler.core.inventory import prunable
+from reconciler.core.model import (
+    ClusterView,
+    IntentState,
+    InventoryItem,
+    Now,
+    Reason,
+    Rollout,
+    RolloutState,
+    RolloutTarget,
+    Target,
+    TargetVerdict,
+    digest_of,
+)
+from reconciler.core.observation import IntentSummary, Observation
+from reconciler.core.plan_diff import change_between
+from reconciler.core.waves import UnmatchedTargetsError, freeze
+from reconciler.shell.context import Context
+from reconciler.shell.hub import Unit
+from reconciler.shell.logs import event
+from reconciler.shell.ports import AuditRow, Commit, Source, SourceError, SourceRow, Tx
+from reconciler.shell.record import ledgers_for, record_decision
+from reconciler.shell.rollout_unit import owner_of
+
+#: What a source is woken with besides names of applications (which contain a slash and never begin like this).
+POLL = "@poll"
+RESYNC = "@resync"
+
+
+def source_name(name: str) -> str:
+    """The name of the source's unit, which its intents carry."""
+    return f"source:{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    waits: tuple[Wait, ...]
+    recheck_at: float | None
+    lanes: frozenset[str]
+    opened: str | None
+    taken_over: frozenset[str]
+
+
+class SourceUnit:
+    """One repository. `on_clusters` is told which clusters it declares whenever that changes."""
+
+    def __init__(
+        self,
+        context: Context,
+        name: str,
+        source: Source,
+        settings: CompileSettings,
+        on_clusters: Callable[[str, Mapping[str, Cluster]], None],
+    ) -> None:
+        self._context = context
+        self.name = name
+        self._source = source
+        self._settings = settings
+        self._on_clusters = on_clusters
+        self._cache = FleetCache()
+        self.snapshot: FleetSnapshot | None = None
+        self.commit: Commit | None = None
+        self.failure: Reason | None = None
+        self._failures = 0
+        self._retry_at: float | None = None
+        self._rechecks: dict[str, float] = {}
+
+    # ---- the unit ----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Poll and decide until cancelled."""
+        with self._context.hub.unit(source_name(self.name)) as unit:
+            await self._restore()
+            dirty: tuple[str, ...] = (POLL, RESYNC)
+            while True:
+                await self.step(dirty)
+                self._wake_at(unit)
+                dirty = await unit.wait()
+
+    def _wake_at(self, unit: Unit) -> None:
+        times = [*self._rechecks.values()]
+        if self._retry_at is not None:
+            times.append(self._retry_at)
+        if times:
+            unit.wake_at(self._context.clock, min(times))
+
+    async def step(self, dirty: Iterable[str]) -> None:
+        """One round: look at Git if asked to, then decide the applications concerned."""
+        now = self._context.clock.now()
+        marks = set(dirty)
+        changed: set[str] = {mark for mark in marks if not mark.startswith("@")}
+        if POLL in marks or (self._retry_at is not None and self._retry_at <= now.monotonic):
+            changed |= await self._poll()
+        changed |= {name for name, at_s in self._rechecks.items() if at_s <= now.monotonic}
+        if RESYNC in marks:
+            changed |= await self._every_application()
+        for application in sorted(changed):
+            await self._decide(application)
+        if changed and self.snapshot is not None:
+            await self._context.store.transact(f"progress:{self.name}", self._note_progress)
+
+    # ---- Git ---------------------------------------------------------------------------------------------------
+
+    async def _restore(self) -> None:
+        """Compile what was last attempted before this start, from the mirror: the network is not needed for it."""
+        row = await self._context.store.read("source", lambda tx: tx.source(self.name))
+        if row is None or not row.last_attempted:
+            return
+        try:
+            await self._compile(row.last_attempted)
+        except SourceError as error:
+            self._note_failure(error.reason)
+
+    async def _poll(self) -> set[str]:
+        """Ask the remote for its head and take it in if it is new. Returns the applications that changed."""
+        metrics = self._context.metrics
+        try:
+            sha = await self._source.head()
+            new = self.commit is None or sha != self.commit.sha
+            changed = await self._compile(sha) if new else set()
+        except SourceError as error:
+            self._note_failure(error.reason)
+            metrics.add("polls", source=self.name, result="failed")
+            return set()
+        metrics.add("polls", source=self.name, result="changed" if new else "unchanged")
+        if self.failure is not None:
+            event(self._context.log, logging.INFO, "source.recovered", source=self.name)
+        self.failure, self._failures, self._retry_at = None, 0, None
+        return changed
+
+    def _note_failure(self, reason: Reason) -> None:
+        self._failures += 1
+        delay_s = min(self._context.check_interval_s * 2 ** min(self._failures - 1, 10), 600.0)
+        self._retry_at = self._context.clock.now().monotonic + delay_s
+        self.failure = reason
+        event(
+            self._context.log, logging.WARNING, "source.failed", source=self.name, reason=str(reason), retry_s=delay_s
+        )
+
+    async def _compile(self, sha: str) -> set[str]:
+        """Read and compile what changed at `sha`. Returns the applications whose releases, policy or state changed."""
+        commit, listing = await self._source.listing(sha)
+        before = self.snapshot
+        files = {path: (entry.mode, entry.blob) for path, entry in listing.items()}
+        blobs = wanted(files, self._cache)
+        contents = await self._source.read(blobs) if blobs else {}
+        snapshot, self._cache, counters = compile_fleet(files, contents, self._cache, self._settings, previous=before)
+        metrics = self._context.metrics
+        metrics.add("blobs_read", counters.blobs_read)
+        metrics.add("documents_parsed", counters.documents_parsed)
+        metrics.add("applications_compiled", counters.applications_compiled)
+        self.snapshot, self.commit = snapshot, commit
+        self._on_clusters(self.name, snapshot.clusters)
+        await self._context.store.transact(
+            f"revision:{self.name}", lambda tx: self._store_revision(tx, commit, snapshot)
+        )
+        return changed_applications(before, snapshot)
+
+    def _store_revision(self, tx: Tx, commit: Commit, snapshot: FleetSnapshot) -> None:
+        now = self._context.clock.now()
+        row = tx.source(self.name) or SourceRow(self.name)
+        if row.last_attempted == commit.sha:
+            return
+        tx.put_revision(self.name, commit, now.wall)
+        problems = json.dumps([problem.as_json() for problem in snapshot.problems[:200]])
+        tx.put_source(replace(row, fleet=snapshot.name, last_attempted=commit.sha, problems=problems))
+        message = f"commit {commit.sha[:7]} by {commit.author}: {commit.subject}"
+        tx.audit(AuditRow(now.wall, "event", "RevisionSeen", message, self.name, data={"sha": commit.sha}))
+
+    def _note_progress(self, tx: Tx) -> None:
+        """A revision is applied once nothing of it is on its way any more, and baked if nothing waits either."""
+        row = tx.source(self.name)
+        if row is None or self.commit is None or row.last_baked == self.commit.sha:
+            return
+        if tx.rollouts(source=self.name, active=True, limit=1) or self.snapshot is None:
+            return
+        assigned = {found.target: found for found in tx.assignments(source=self.name)}
+        goals = {
+            Target(name, cluster): digest
+            for name, application in self.snapshot.applications.items()
+            for cluster, digest in application.digests.items()
+        }
+        if any(target not in assigned or assigned[target].digest != digest for target, digest in goals.items()):
+            return
+        baked = all(assigned[target].baked == digest for target, digest in goals.items())
+        after = replace(row, last_applied=self.commit.sha, last_baked=self.commit.sha if baked else row.last_baked)
+        if after != row:
+            tx.put_source(after)
+
+    # ---- deciding ----------------------------------------------------------------------------------------------
+
+    async def _every_application(self) -> set[str]:
+        """All that Git declares and all that is assigned."""
+        assigned = await self._context.store.read("assigned", lambda tx: tx.assignments(source=self.name))
+        names = {row.target.application for row in assigned}
+        return names | (set(self.snapshot.applications) if self.snapshot is not None else set())
+
+    async def _decide(self, application: str) -> None:
+        context = self._context
+        now = context.clock.now()
+        compiled = self.snapshot.applications.get(application) if self.snapshot is not None else None
+        assigned = await context.store.read("assigned", lambda tx: tx.assignments(application=application))
+        targets = {row.target for row in assigned if row.source == self.name}
+        if compiled is not None:
+            targets |= {Target(application, cluster) for cluster in compiled.digests}
+        verdicts = context.board.observe(sorted(targets))
+        clusters = context.board.views((target.cluster for target in targets), now)
+        outcome = await context.store.transact(
+            f"source:{self.name}/{application}",
+            lambda tx: self._decide_in(tx, application, sorted(targets), verdicts, clusters, now),
+        )
+        context.board.waits[f"application:{application}"] = outcome.waits
+        context.metrics.add("decisions", unit="source")
+        self._rechecks.pop(application, None)
+        if outcome.recheck_at is not None:
+            self._rechecks[application] = outcome.recheck_at
+        for cluster in sorted(outcome.lanes):
+            context.hub.wake(f"lane:{cluster}", ("intents",))
+        for rollout_id in sorted(outcome.taken_over):
+            context.hub.wake(owner_of(rollout_id))
+        if outcome.opened is not None:
+            context.rollout_opened(outcome.opened)
+
+    def _decide_in(
+        self,
+        tx: Tx,
+        application: str,
+        targets: list[Target],
+        verdicts: Mapping[Target, TargetVerdict],
+        clusters: Mapping[str, ClusterView],
+        now: Now,
+    ) -> _Outcome:
+        """Gather, decide, admit, record: inside one transaction."""
+        facts = self._gather(tx, application, targets, verdicts, clusters)
+        found = decide_application(facts, now)
+        context = self._context
+        commit = f"{self.name}/{facts.revision}"
+        regions = context.board.regions()
+        ledgers = ledgers_for(tx, scopes_of(found.decision, regions, commit), now)
+        decision, spends = admit(found.decision, ledgers, context.limits, regions, commit, now)
+        lanes = record_decision(tx, source_name(self.name), self.name, decision, {}, spends, now)
+        for rollout_id, row in found.take_over:
+            tx.put_rollout_targets(rollout_id, [row])
+        waits, opened = decision.waits, None
+        if found.open:
+            try:
+                opened = self._open(tx, application, found, now)
+            except UnmatchedTargetsError as error:
+                waits = (*waits, Wait("", Reason("UnmatchedTargets", str(error))))
+        taken_over = frozenset(rollout_id for rollout_id, _ in found.take_over)
+        return _Outcome(waits, decision.recheck_at, frozenset(lanes), opened, taken_over)
+
+    def _gather(
+        self,
+        tx: Tx,
+        application: str,
+        targets: list[Target],
+        verdicts: Mapping[Target, TargetVerdict],
+        clusters: Mapping[str, ClusterView],
+    ) -> ApplicationFacts:
+        snapshot = self.snapshot
+        compiled = snapshot.applications.get(application) if snapshot is not None else None
+        blocked = Reason("SourceNotRead", "the repository could not be read yet") if snapshot is None else None
+        if compiled is not None:
+            blocked = compiled.blocked
+        assignments = {
+            target: row for target in targets if (row := tx.assignment(target)) is not None and row.source == self.name
+        }
+        deletes = compiled.policy.max_deletes.of(len(targets)) if compiled is not None and compiled.policy else 0
+        pruning = {target: self._prunable(tx, target, row.digest) for target, row in assignments.items() if row.digest}
+        return ApplicationFacts(
+            application=application,
+            revision=self.commit.sha if self.commit is not None else "",
+            goals=dict(compiled.digests) if compiled is not None and blocked is None else {},
+            blocked=blocked,
+            seen=Observation(verdicts, clusters, assignments, _pending(tx, targets)),
+            rows=tx.active_rollout_of(targets),
+            quarantined=frozenset(row.digest for row in tx.quarantined(application)),
+            prunable={target: items for target, items in pruning.items() if items},
+            prune_failed=_failed_prunes(tx, source_name(self.name), set(targets)),
+            deletions_allowed=snapshot is not None and snapshot.deletions_allowed,
+            deletes_max=min(deletes, self._context.limits.deletes_per_commit),
+        )
+
+    def _prunable(self, tx: Tx, target: Target, digest: str) -> tuple[InventoryItem, ...]:
+        inventory = tx.inventory(target)
+        release = tx.release(digest)
+        if release is None or len(inventory) <= len(release.objects):
+            return ()
+        return prunable(inventory, release.objects).items
+
+    def _open(self, tx: Tx, application: str, found: ApplicationDecision, now: Now) -> str:
+        """Freeze the plan and store the rollout; its unit takes it from there."""
+        assert self.snapshot is not None
+        assert self.commit is not None
+        compiled = self.snapshot.applications[application]
+        for goal in found.open:
+            release = compiled.releases.get(goal.digest)
+            if release is not None:
+                tx.put_release(release)
+        changes = [change_between(goal.target, *_releases(tx, goal)) for goal in found.open]
+        plan = freeze(
+            compiled.policy,
+            changes,
+            self.snapshot.clusters,
+            {application: compiled.labels},
+            check_interval_s=self._context.check_interval_s,
+        )
+        places = {target: number for number, wave in enumerate(plan.waves) for target in wave.targets}
+        rollout_id = _rollout_id(tx, application, self.commit.sha, found.open)
+        rows = [
+            RolloutTarget(goal.target, places[goal.target], goal.digest, goal.from_digest, goal.baked_digest)
+            for goal in found.open
+        ]
+        rollout = Rollout(
+            rollout_id, self.name, application, found.kind, self.commit.sha, plan, RolloutState.ACTIVE, None, now.wall
+        )
+        order = {target: place for place, target in enumerate(t for wave in plan.waves for t in wave.targets)}
+        tx.insert_rollout(rollout, sorted(rows, key=lambda row: order[row.target]))
+        message = f"rollout {rollout_id} moves {len(rows)} targets of {application} in {len(plan.waves)} waves"
+        tx.audit(
+            AuditRow(
+                now.wall,
+                "event",
+                "RolloutOpened",
+                message,
+                self.name,
+                application,
+                rollout=rollout_id,
+                data={"revision": self.commit.sha, "hash": plan.hash, "kind": str(found.kind)},
+            )
+        )
+        return rollout_id
+
+
+def changed_applications(before: FleetSnapshot | None, after: FleetSnapshot) -> set[str]:
+    """Applications that are new, gone, or compile to something else; all of them if clusters or deletions changed."""
+    if before is None or before.clusters != after.clusters or before.deletions_allowed != after.deletions_allowed:
+        earlier = set(before.applications) if before is not None else set()
+        return earlier | set(after.applications)
+    names = set(before.applications) | set(after.applications)
+    return {name for name in names if before.applications.get(name) != after.applications.get(name)}
+
+
+def _pending(tx: Tx, targets: list[Target]) -> dict[Target, IntentSummary]:
+    pending = {target: len(tx.intents(target=target, pending=True)) for target in targets}
+    return {target: IntentSummary(count) for target, count in pending.items() if count}
+
+
+def _failed_prunes(tx: Tx, owner: str, targets: set[Target]) -> dict[Target, Reason]:
+    """Deletions that were refused for the release that is still assigned: they are not tried again by themselves."""
+    failed: dict[Target, Reason] = {}
+    for intent in tx.unfinished_intents(owner):
+        if intent.purpose != "prune" or intent.state is not IntentState.FAILED or intent.target not in targets:
+            continue
+        assignment = tx.assignment(intent.target)
+        if assignment is not None and assignment.digest == intent.digest and intent.reason is not None:
+            failed[intent.target] = Reason("PruneFailed", intent.reason.message)
+    return failed
+
+
+def _releases(tx: Tx, goal: Goal) -> tuple[object, object]:
+    before = tx.release(goal.from_digest) if goal.from_digest is not None else None
+    after = tx.release(goal.digest)
+    assert after is not None, f"release {goal.digest} of {goal.target} is not stored"
+    return before, after
+
+
+def _rollout_id(tx: Tx, application: str, sha: str, goals: tuple[Goal, ...]) -> str:
+    """A short name that says what it is; the same decision made again has another number."""
+    short = application.rpartition("/")[2][:30]
+    moves = sorted((goal.target.cluster, goal.digest) for goal in goals)
+    number = 0
+    while True:
+        found = f"{short}-{sha[:7]}-{digest_of([application, sha, moves, number], length=4)}"
+        if tx.rollout(found) is None:
+            return found
+        number += 1
