@@ -42,7 +42,7 @@ class ApplicationFacts:
     `goals`: what Git asks for, digest by cluster; None where the application cannot be decided now (`blocked` says
     why). `rows`: for each target its rows in active rollouts, oldest first. `prunable`: objects in the inventory that
     the assigned release no longer has, by target, in deletion order. `deletions_allowed` is False while anything of the
-    source could not be read whole."""
+    source could not be read whole. No new release goes to `blocked_clusters`: their documents are broken."""
 
     application: str
     revision: str
@@ -53,8 +53,8 @@ class ApplicationFacts:
     quarantined: frozenset[str] = frozenset()
     prunable: Mapping[Target, tuple[InventoryItem, ...]] = field(default_factory=dict)
     prune_failed: Mapping[Target, Reason] = field(default_factory=dict)
+    blocked_clusters: Mapping[str, Reason] = field(default_factory=dict)
     deletions_allowed: bool = False
-    self_heal: bool = True
     deletes_max: int = 0
 
 
@@ -137,6 +137,8 @@ def _goal(facts: ApplicationFacts, target: Target, now: Now) -> Goal | Wait | No
         return None  # The newest rollout that has the target is already moving it there, or has.
     if digest == assigned:
         return wait
+    if target.cluster in facts.blocked_clusters:
+        return Wait(str(target), facts.blocked_clusters[target.cluster])
     if facts.seen.unreachable(target, now):
         cluster = facts.seen.clusters.get(target.cluster)
         why = cluster.reason.message if cluster is not None and cluster.reason is not None else "does not answer"
@@ -182,10 +184,7 @@ def _heal(facts: ApplicationFacts, target: Target, now: Now) -> Step | Wait | No
     summary = facts.seen.intents.get(target)
     pending = summary.pending if summary is not None else 0
     cluster = facts.seen.clusters.get(target.cluster)
-    outcome = decide_heal(assignment, facts.seen.verdicts.get(target), cluster, pending, now)
-    if isinstance(outcome, Step) and not facts.self_heal:
-        return Wait(str(target), Reason("HealOff", "live differs; selfHeal is false, so it is only reported"))
-    return outcome
+    return decide_heal(assignment, facts.seen.verdicts.get(target), cluster, pending, now)
 
 
 def _prune(facts: ApplicationFacts, target: Target) -> Step | Wait | None:

@@ -305,11 +305,12 @@ class _Walk:
                 self.findings.append(Finding(Kind.VALUE, place, "not there", "add", None, value))
             elif live[key] != value:
                 self.findings.append(Finding(Kind.VALUE, place, "another value", "replace", live[key], value))
-            elif _list_name(key) not in owned:
+            elif not _covered(key, owned):
                 self.findings.append(Finding(Kind.OWNERSHIP, place, "not recorded as ours", "replace", value, value))
-        declared = {_list_name(key) for key in desired}
-        for key in sorted(owned - declared - {""}):  # "" is the empty map itself, applied empty once
-            old = next((text for name, text in live.items() if _list_name(name) == key), None)
+        for key in sorted(owned - {""}):  # "" is the empty map itself, applied empty once
+            if any(_covered(name, {key}) for name in desired):
+                continue
+            old = next((text for name, text in live.items() if _covered(name, {key})), None)
             self.undeclared((*node.place, key), _ABSENT if old is None else old, {}, [{}] if key in foreign else [])
         if len(self.findings) == before and not _agree(node.desired, node.live):
             self.add(node, Kind.DOUBT, "the same configuration, written differently")
@@ -335,9 +336,9 @@ def _leaf_names(fields: FieldsV1, prefix: str = "") -> set[str]:
     return {leaf for name, tree in below for leaf in _leaf_names(tree, f"{prefix}.{name[2:]}" if prefix else name[2:])}
 
 
-def _list_name(key: str) -> str:
-    """The list a flattened key belongs to ("a.b[0]" -> "a.b"): lists inside a free-form map are atomic."""
-    return key.partition("[")[0]
+def _covered(key: str, owned: set[str]) -> bool:
+    """True if a flattened key ("a.b[0]") is one of `owned`, or lies inside one that is recorded as a whole ("a.b")."""
+    return key in owned or any(key[: len(name) + 1] in (f"{name}.", f"{name}[") for name in owned)
 
 
 def _key_of(item: Any, fields: tuple[str, ...]) -> KeyFields | None:

@@ -88,7 +88,9 @@ def _read_fleet(listing: Listing, file: ParsedFile | None) -> tuple[Fleet | None
         return None, (Problem(FLEET_FILE, 0, 0, Severity.ERROR, "empty-repository", "the repository is empty"),)
     if file is None:
         hint = "`reconciler init` writes one"
-        return None, (Problem(FLEET_FILE, 0, 0, Severity.ERROR, "no-fleet", "there is no fleet.yaml at the root", hint),)
+        return None, (
+            Problem(FLEET_FILE, 0, 0, Severity.ERROR, "no-fleet", "there is no fleet.yaml at the root", hint),
+        )
     problems = list(file.problems)
     fleets = [parsed for parsed in file.documents if parsed.kind == "Fleet"]
     for parsed in file.documents:
@@ -116,7 +118,7 @@ def compile_fleet(
     selected = select(fleet, listing)
     reading = _read(selected, file, listing, contents, cache)
     shared = _shared(fleet, selected, reading, settings)
-    changed = compile_applications(shared, selected, listing, reading.held, cache)
+    changed = compile_applications(shared, selected, reading.files, reading.held, cache)
     found = [*problems, *selected.problems, *reading.problems, *shared.problems, *changed.problems]
     snapshot = _snapshot(shared, changed, tuple(sorted(set(found))), cache.snapshot)
     # The first error of anything that was to be read, or a path that matches nothing, may hide a document.
@@ -274,8 +276,7 @@ def _because(code: str, problem: Problem) -> Reason:
 def _snapshot(
     shared: Shared, changed: Changed, problems: tuple[Problem, ...], last: FleetSnapshot | None
 ) -> FleetSnapshot:
-    applications = {name: entry.served for name, entry in sorted(changed.entries.items())}
-    applications.update(changed.unread)
+    applications = changed.applications
     before = last or EMPTY_SNAPSHOT
     return FleetSnapshot(
         fleet=shared.fleet.name,

@@ -71,18 +71,19 @@ EMPTY_SNAPSHOT = FleetSnapshot("", {}, {}, (), deletions_allowed=False)
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What is kept of one application. `key` names the inputs of its compilation but for the clusters, `clusters_key`
-    those; `compiled` is the newest compilation, `served` what the snapshot shows, `claims` the objects per cluster."""
+    those; `compiled` is the newest compilation and `claims` its objects, each with its clusters; `last` is what the
+    snapshot showed when it was last not blocked."""
 
     key: tuple[Any, ...]
     clusters_key: str
     compiled: Compiled
-    served: CompiledApplication
     claims: Mapping[ObjectKey, frozenset[str]]
+    last: CompiledApplication | None
 
 
 @dataclass(frozen=True, slots=True)
 class FleetCache:
-    """What one compilation leaves for the next. It is only a cache: without it everything is read and compiled again."""
+    """What one compilation leaves for the next. Only a cache: without it everything is read and compiled again."""
 
     files: Mapping[str, ParsedFile] = field(default_factory=dict)
     good: Mapping[str, tuple[Parsed, ...]] = field(default_factory=dict)

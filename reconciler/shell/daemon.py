@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.core.actions import Limits
 from reconciler.core.documents import Cluster
-from reconciler.core.fleet import CompileSettings
+from reconciler.core.fleet_model import FleetSettings
 from reconciler.core.health import Thresholds
 from reconciler.core.model import ClusterView, Reason
 from reconciler.shell.board import Board, ClusterEntry
@@ -53,7 +53,7 @@ class SourceSpec:
 
     source: Source
     poll_s: float
-    settings: CompileSettings
+    settings: FleetSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ A message carries an idempotency key; a crash between the delivery and its recor
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from reconciler.shell.context import Context
 from reconciler.shell.logs import event
-from reconciler.shell.ports import Notifier
+from reconciler.shell.ports import Notifier, Tx
 
 OUTBOX = "outbox"
 RETRY_START_S = 5.0
@@ -48,7 +49,10 @@ class OutboxUnit:
                     delay_s = min(RETRY_START_S * 2 ** (self._failures - 1), RETRY_MAX_S)
                     log = self._context.log
                     event(log, logging.WARNING, "outbox.failed", key=message.key, error=str(error), retry_s=delay_s)
-                    return clock.now().monotonic + delay_s
+                    return float(clock.now().monotonic + delay_s)
                 self._failures = 0
-                sent_wall = clock.now().wall
-                await store.transact("sent", lambda tx, key=message.key, wall=sent_wall: tx.mark_sent(key, wall))  # type: ignore[misc]
+                await store.transact("sent", partial(_mark_sent, key=message.key, wall=clock.now().wall))
+
+
+def _mark_sent(tx: Tx, key: str, wall: float) -> None:
+    tx.mark_sent(key, wall)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from reconciler.core.compile import owner_hash, stamp
 from reconciler.core.model import Manifest, ObjectKey
+from reconciler.core.ownership import owner_hash, stamp
 from reconciler.shell.ports import Store
 
 RELEASES_MAX = 20_000

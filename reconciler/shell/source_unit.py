@@ -16,9 +16,11 @@ from dataclasses import dataclass, replace
 
 from reconciler.core.actions import Wait
 from reconciler.core.admit import admit, scopes_of
+from reconciler.core.change import change_of
 from reconciler.core.decide_source import ApplicationDecision, ApplicationFacts, Goal, decide_application
 from reconciler.core.documents import Cluster
-from reconciler.core.fleet import CompileSettings, FleetCache, FleetSnapshot, compile_fleet, wanted
+from reconciler.core.fleet import compile_fleet, wanted
+from reconciler.core.fleet_model import EMPTY_CACHE, FleetSettings, FleetSnapshot
 from reconciler.core.inventory import prunable
 from reconciler.core.model import (
     ClusterView,
@@ -26,6 +28,7 @@ from reconciler.core.model import (
     InventoryItem,
     Now,
     Reason,
+    Release,
     Rollout,
     RolloutState,
     RolloutTarget,
@@ -34,7 +37,6 @@ from reconciler.core.model import (
     digest_of,
 )
 from reconciler.core.observation import IntentSummary, Observation
-from reconciler.core.plan_diff import change_between
 from reconciler.core.waves import UnmatchedTargetsError, freeze
 from reconciler.shell.context import Context
 from reconciler.shell.hub import Unit
@@ -70,7 +72,7 @@ class SourceUnit:
         context: Context,
         name: str,
         source: Source,
-        settings: CompileSettings,
+        settings: FleetSettings,
         on_clusters: Callable[[str, Mapping[str, Cluster]], None],
     ) -> None:
         self._context = context
@@ -78,9 +80,10 @@ class SourceUnit:
         self._source = source
         self._settings = settings
         self._on_clusters = on_clusters
-        self._cache = FleetCache()
+        self._cache = EMPTY_CACHE
         self.snapshot: FleetSnapshot | None = None
-        self.commit: Commit | None = None
+        self.commit: Commit | None = None  # the newest one looked at
+        self.good: Commit | None = None  # the one that `snapshot` is of
         self.failure: Reason | None = None
         self._failures = 0
         self._retry_at: float | None = None
@@ -163,14 +166,17 @@ class SourceUnit:
         commit, listing = await self._source.listing(sha)
         before = self.snapshot
         files = {path: (entry.mode, entry.blob) for path, entry in listing.items()}
-        blobs = wanted(files, self._cache)
-        contents = await self._source.read(blobs) if blobs else {}
-        snapshot, self._cache, counters = compile_fleet(files, contents, self._cache, self._settings, previous=before)
+        contents: dict[str, bytes] = {}
+        while blobs := wanted(files, contents, self._cache):
+            contents.update(await self._source.read(blobs))
+        snapshot, self._cache, counters = compile_fleet(files, contents, self._cache, self._settings)
         metrics = self._context.metrics
         metrics.add("blobs_read", counters.blobs_read)
         metrics.add("documents_parsed", counters.documents_parsed)
         metrics.add("applications_compiled", counters.applications_compiled)
         self.snapshot, self.commit = snapshot, commit
+        if snapshot.kept is None:
+            self.good = commit
         self._on_clusters(self.name, snapshot.clusters)
         await self._context.store.transact(
             f"revision:{self.name}", lambda tx: self._store_revision(tx, commit, snapshot)
@@ -184,7 +190,7 @@ class SourceUnit:
             return
         tx.put_revision(self.name, commit, now.wall)
         problems = json.dumps([problem.as_json() for problem in snapshot.problems[:200]])
-        tx.put_source(replace(row, fleet=snapshot.name, last_attempted=commit.sha, problems=problems))
+        tx.put_source(replace(row, fleet=snapshot.fleet or row.fleet, last_attempted=commit.sha, problems=problems))
         message = f"commit {commit.sha[:7]} by {commit.author}: {commit.subject}"
         tx.audit(AuditRow(now.wall, "event", "RevisionSeen", message, self.name, data={"sha": commit.sha}))
 
@@ -199,7 +205,7 @@ class SourceUnit:
         goals = {
             Target(name, cluster): digest
             for name, application in self.snapshot.applications.items()
-            for cluster, digest in application.digests.items()
+            for cluster, digest in application.targets.items()
         }
         if any(target not in assigned or assigned[target].digest != digest for target, digest in goals.items()):
             return
@@ -223,7 +229,7 @@ class SourceUnit:
         assigned = await context.store.read("assigned", lambda tx: tx.assignments(application=application))
         targets = {row.target for row in assigned if row.source == self.name}
         if compiled is not None:
-            targets |= {Target(application, cluster) for cluster in compiled.digests}
+            targets |= {Target(application, cluster) for cluster in compiled.targets}
         verdicts = context.board.observe(sorted(targets))
         clusters = context.board.views((target.cluster for target in targets), now)
         outcome = await context.store.transact(
@@ -281,9 +287,13 @@ class SourceUnit:
     ) -> ApplicationFacts:
         snapshot = self.snapshot
         compiled = snapshot.applications.get(application) if snapshot is not None else None
-        blocked = Reason("SourceNotRead", "the repository could not be read yet") if snapshot is None else None
-        if compiled is not None:
+        blocked: Reason | None = None
+        if snapshot is None:
+            blocked = Reason("SourceNotRead", "the repository could not be read yet")
+        elif compiled is not None:
             blocked = compiled.blocked
+        elif snapshot.kept is not None:
+            blocked = snapshot.kept
         assignments = {
             target: row for target in targets if (row := tx.assignment(target)) is not None and row.source == self.name
         }
@@ -291,14 +301,15 @@ class SourceUnit:
         pruning = {target: self._prunable(tx, target, row.digest) for target, row in assignments.items() if row.digest}
         return ApplicationFacts(
             application=application,
-            revision=self.commit.sha if self.commit is not None else "",
-            goals=dict(compiled.digests) if compiled is not None and blocked is None else {},
+            revision=self.good.sha if self.good is not None else "",
+            goals=dict(compiled.targets) if compiled is not None and blocked is None else {},
             blocked=blocked,
             seen=Observation(verdicts, clusters, assignments, _pending(tx, targets)),
             rows=tx.active_rollout_of(targets),
             quarantined=frozenset(row.digest for row in tx.quarantined(application)),
             prunable={target: items for target, items in pruning.items() if items},
             prune_failed=_failed_prunes(tx, source_name(self.name), set(targets)),
+            blocked_clusters=snapshot.blocked_clusters if snapshot is not None else {},
             deletions_allowed=snapshot is not None and snapshot.deletions_allowed,
             deletes_max=min(deletes, self._context.limits.deletes_per_commit),
         )
@@ -313,13 +324,14 @@ class SourceUnit:
     def _open(self, tx: Tx, application: str, found: ApplicationDecision, now: Now) -> str:
         """Freeze the plan and store the rollout; its unit takes it from there."""
         assert self.snapshot is not None
-        assert self.commit is not None
+        assert self.good is not None
         compiled = self.snapshot.applications[application]
+        assert compiled.policy is not None, f"{application} has targets and no rollout policy"
         for goal in found.open:
             release = compiled.releases.get(goal.digest)
             if release is not None:
                 tx.put_release(release)
-        changes = [change_between(goal.target, *_releases(tx, goal)) for goal in found.open]
+        changes = [change_of(goal.target, *_releases(tx, goal)) for goal in found.open]
         plan = freeze(
             compiled.policy,
             changes,
@@ -328,13 +340,13 @@ class SourceUnit:
             check_interval_s=self._context.check_interval_s,
         )
         places = {target: number for number, wave in enumerate(plan.waves) for target in wave.targets}
-        rollout_id = _rollout_id(tx, application, self.commit.sha, found.open)
+        rollout_id = _rollout_id(tx, application, self.good.sha, found.open)
         rows = [
             RolloutTarget(goal.target, places[goal.target], goal.digest, goal.from_digest, goal.baked_digest)
             for goal in found.open
         ]
         rollout = Rollout(
-            rollout_id, self.name, application, found.kind, self.commit.sha, plan, RolloutState.ACTIVE, None, now.wall
+            rollout_id, self.name, application, found.kind, self.good.sha, plan, RolloutState.ACTIVE, None, now.wall
         )
         order = {target: place for place, target in enumerate(t for wave in plan.waves for t in wave.targets)}
         tx.insert_rollout(rollout, sorted(rows, key=lambda row: order[row.target]))
@@ -348,7 +360,7 @@ class SourceUnit:
                 self.name,
                 application,
                 rollout=rollout_id,
-                data={"revision": self.commit.sha, "hash": plan.hash, "kind": str(found.kind)},
+                data={"revision": self.good.sha, "hash": plan.hash, "kind": str(found.kind)},
             )
         )
         return rollout_id
@@ -380,7 +392,7 @@ def _failed_prunes(tx: Tx, owner: str, targets: set[Target]) -> dict[Target, Rea
     return failed
 
 
-def _releases(tx: Tx, goal: Goal) -> tuple[object, object]:
+def _releases(tx: Tx, goal: Goal) -> tuple[Release | None, Release]:
     before = tx.release(goal.from_digest) if goal.from_digest is not None else None
     after = tx.release(goal.digest)
     assert after is not None, f"release {goal.digest} of {goal.target} is not stored"

@@ -52,6 +52,9 @@ def _fill(node: Node, value: Any, known: Any, custom: bool) -> Any:
             return _fill_struct(node, value, known if known.__class__ is dict else {}, custom)
         element = node.element
         if element is None or element.shape is Shape.ANY or (element.shape is Shape.SCALAR and element.name != QUANTITY):
+            if not custom and element is not None and element.scalar == "string" and None in value.values():
+                # A map of strings has no nulls in Go: they become empty strings.
+                return {key: "" if child is None else child for key, child in value.items()}
             return value
         previous = known if known.__class__ is dict else {}
         return _share(value, {key: _fill(element, child, previous.get(key), custom) for key, child in value.items()})
@@ -199,6 +202,18 @@ SPECIAL_DEFAULTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "apps.v1.DeploymentStrategy": _rolling_update,
     "apps.v1.StatefulSetUpdateStrategy": _stateful_update,
 }
+
+
+def bad_base64(secret: dict[str, Any]) -> str:
+    """Why a Secret's data cannot be decoded; empty when it can."""
+    data = secret.get("data")
+    for text in data.values() if isinstance(data, dict) else ():
+        if isinstance(text, str):
+            try:
+                base64.b64decode(text, validate=True)
+            except ValueError:
+                return "illegal base64 data at input byte 0"
+    return ""
 
 
 def _fold_string_data(secret: dict[str, Any]) -> dict[str, Any]:

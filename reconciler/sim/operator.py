@@ -24,7 +24,7 @@ from reconciler.sim.course import Course
 from reconciler.sim.machine import DEPLOYMENT, SESSION_JOB, SNAPSHOT, Machine, Phase, Ref
 from reconciler.sim.snapshots import Snapshots
 from reconciler.sim.spec_change import SpecChanges
-from reconciler.sim.work import Access, Surroundings, Work
+from reconciler.sim.work import Access, Surroundings, Work, identity
 
 FLINK_GROUP = "flink.apache.org"
 FINALIZERS = {
@@ -63,10 +63,10 @@ class FlinkOperator:
         """An object was written. Its own status writes change neither generation nor deletion: nothing to do."""
         if ref.kind not in FINALIZERS:
             return
-        if before is not None and after is not None and _identity(before) == _identity(after):
+        if before is not None and after is not None and identity(before) == identity(after):
             return
-        identity = _identity(after or before or {"metadata": {}})
-        delay_s = self._around.duration(self._around.timings.react_s, ref, "react", identity[:2])
+        seen = identity(after or before or {"metadata": {}})
+        delay_s = self._around.duration(self._around.timings.react_s, ref, "react", seen[:2])
         self.agenda.add(ref, self._clock.now().monotonic + delay_s)
 
     def snapshot(self) -> dict[str, Any]:
@@ -139,8 +139,3 @@ class FlinkOperator:
         jobs = self._around.access.objects(SESSION_JOB)
         here = [job for job in jobs if job["metadata"].get("namespace") == work.ref.namespace]
         return any(job.get("spec", {}).get("deploymentName") == work.ref.name for job in here)
-
-
-def _identity(value: dict[str, Any]) -> tuple[object, ...]:
-    metadata = value["metadata"]
-    return (metadata.get("uid"), metadata.get("generation"), metadata.get("deletionTimestamp"))

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from reconciler.sim.merge import same
-from reconciler.sim.problems import Cause, forbidden_value, invalid_value, required, unsupported_value
+from reconciler.sim.merge import item_element, same
+from reconciler.sim.problems import Cause, forbidden_value, invalid_value, required, shown, unsupported_value
 from reconciler.sim.schema import ANY, Node, Resource, Shape
 
 Object = Mapping[str, Any]
@@ -65,6 +65,11 @@ def _metadata(resource: Resource, value: Object, live: Object) -> Iterator[Cause
     if metadata.get("labels") is not before.get("labels"):
         for key, text in (metadata.get("labels") or {}).items():
             yield from _label(key, text)
+    added = set(metadata.get("finalizers") or ()) - set(before.get("finalizers") or ())
+    if before.get("deletionTimestamp") and added:
+        listed = ", ".join(shown(one) for one in sorted(added))
+        why = "no new finalizers can be added if the object is being deleted, found new finalizers "
+        yield forbidden_value("metadata.finalizers", f"{why}[]string{{{listed}}}")
     for field in ("uid", "creationTimestamp"):
         if before and metadata.get(field) != before.get(field):
             # The real server validates metadata twice and reports this twice.
@@ -136,6 +141,7 @@ def _check(node: Node, value: Any, known: Any, path: str, custom: bool) -> Itera
         item_node = node.element or ANY
         if item_node.shape is not Shape.ANY:
             done = {id(item) for item in known} if isinstance(known, list) else set()
+            yield from _duplicates(node, value, path, custom)
             for index, item in enumerate(value):
                 if id(item) not in done or item_node.shape is Shape.SCALAR:
                     yield from _check(item_node, item, None, f"{path}[{index}]", custom)
@@ -159,6 +165,19 @@ def _check_struct(node: Node, value: Object, known: Object, path: str, custom: b
             yield from _check(child_node, child, known.get(key), where, custom)
         if key in node.limits and child is not known.get(key):
             yield from _limits(node.limits[key], child, where, custom)
+
+
+def _duplicates(node: Node, items: list[Any], path: str, custom: bool) -> Iterator[Cause]:
+    """Items of a custom kind's set or list map that stand twice."""
+    seen: set[str] = set()
+    for index, item in enumerate(items if custom and node.associative else ()):
+        if not isinstance(item, dict) and node.keys:
+            continue
+        name = item_element(node, item)
+        if name in seen:
+            value = {key: item.get(key, node.key_defaults.get(key)) for key in node.keys} if node.keys else item
+            yield Cause(f"{path}[{index}]", "FieldValueDuplicate", f"Duplicate value: {shown(value)}")
+        seen.add(name)
 
 
 def _has_type(node: Node, value: Any) -> bool:
@@ -222,12 +241,39 @@ def _get(value: Any, *path: str) -> Any:
     return value
 
 
+def _containers(spec: Any, path: str) -> Iterator[Cause]:
+    for field in ("initContainers", "containers"):
+        for index, container in enumerate(_get(spec, field) or ()):
+            if not container.get("image"):
+                yield required(f"{path}.{field}[{index}].image")
+
+
+def _pod(value: Object, live: Object | None) -> Iterator[Cause]:
+    if live is None:
+        yield from _containers(value.get("spec"), "spec")
+    elif not same(_fixed_pod_spec(value.get("spec") or {}), _fixed_pod_spec(live.get("spec") or {})):
+        names = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,"
+        last = "`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it "
+        text = f"pod updates may not change fields other than {names}{last}to be set to 1 if it was previously negative)"
+        yield forbidden_value("spec", text)
+
+
+def _fixed_pod_spec(spec: Object) -> Object:
+    """What of a pod's spec may never change."""
+    fixed = {key: part for key, part in spec.items() if key not in ("activeDeadlineSeconds", "tolerations")}
+    for field in ("containers", "initContainers"):
+        if field in fixed:
+            fixed[field] = [{key: part for key, part in one.items() if key != "image"} for one in fixed[field]]
+    return fixed
+
+
 def _deployment(value: Object, live: Object | None) -> Iterator[Cause]:
     selector = _get(value, "spec", "selector")
     labels = _get(value, "spec", "template", "metadata", "labels") or {}
     wanted = _get(selector, "matchLabels") or {}
     if any(labels.get(key) != text for key, text in wanted.items()):
         yield invalid_value("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
+    yield from _containers(_get(value, "spec", "template", "spec"), "spec.template.spec")
     replicas = _get(value, "spec", "replicas")
     if isinstance(replicas, int) and replicas < 0:
         yield invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
@@ -246,6 +292,7 @@ def _stateful_set(value: Object, live: Object | None) -> Iterator[Cause]:
     wanted = _get(value, "spec", "selector", "matchLabels") or {}
     if any(labels.get(key) != text for key, text in wanted.items()):
         yield invalid_value("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
+    yield from _containers(_get(value, "spec", "template", "spec"), "spec.template.spec")
     if live is None:
         return
     before = {key: part for key, part in live.get("spec", {}).items() if key not in _STATEFUL_SET_FREE}
@@ -283,6 +330,7 @@ def _immutable_data(value: Object, live: Object | None) -> Iterator[Cause]:
 
 
 def _job(value: Object, live: Object | None) -> Iterator[Cause]:
+    yield from _containers(_get(value, "spec", "template", "spec"), "spec.template.spec")
     if live is None:
         return
     for field in ("selector", "template", "completionMode"):
@@ -302,6 +350,7 @@ _RULES: dict[tuple[str, str], Callable[[Object, Object | None], Iterator[Cause]]
     ("", "Service"): _service,
     ("", "Secret"): _secret,
     ("", "ConfigMap"): _immutable_data,
+    ("", "Pod"): _pod,
     ("batch", "Job"): _job,
     ("rbac.authorization.k8s.io", "RoleBinding"): _role_binding,
     ("rbac.authorization.k8s.io", "ClusterRoleBinding"): _role_binding,

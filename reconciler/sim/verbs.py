@@ -14,7 +14,7 @@ import orjson
 
 from reconciler.shell.transport import Response, Stream
 from reconciler.sim import discovery, merge, problems
-from reconciler.sim.complete import unknown_fields
+from reconciler.sim.complete import bad_base64, unknown_fields
 from reconciler.sim.problems import ApiError
 from reconciler.sim.reads import JSON_HEADERS, Reads
 from reconciler.sim.requests import (
@@ -60,9 +60,9 @@ class Verbs:
             return self._discovery(call)
         resource = self._server.catalog.resource(address.group, address.version, address.plural)
         if resource is None or resource.namespaced < bool(address.namespace):
-            return _page_not_found()
+            return self._no_resource(address)
         if address.subresource and address.subresource not in resource.subresources:
-            return _page_not_found()
+            return self._no_resource(address)
         if address.subresource not in ("", "status"):
             raise problems.not_simulated(f"{address.plural}/{address.subresource}")
         return self._resource(call, resource, address)
@@ -75,6 +75,14 @@ class Verbs:
             return _page_not_found()
         self._count("get")
         return Response(200, JSON_HEADERS, orjson.dumps(document))
+
+    def _no_resource(self, address: Address) -> Response:
+        """Groups of built-in kinds answer a Status, others a page."""
+        in_group = [one for one in self._server.catalog.resources if one.group == address.group]
+        if not in_group or all(one.custom for one in in_group):
+            return _page_not_found()
+        message = "the server could not find the requested resource"
+        raise ApiError(problems.status(404, message, details={}))
 
     def _count(self, verb: str) -> None:
         self._store.requests[verb] = self._store.requests.get(verb, 0) + 1
@@ -165,7 +173,10 @@ class Verbs:
         live = self._writer.get(target)
         metadata = body.get("metadata") or {}
         if metadata.get("uid") and metadata["uid"] != live.uid:
-            raise problems.conflict(target.resource, target.name, _uid_precondition(metadata["uid"], live.uid))
+            where = f"/registry/{target.resource.plural}/{target.namespace}/{target.name}"
+            why = f"StorageError: invalid object, Code: 4, Key: {where}, ResourceVersion: 0, AdditionalErrorMsg: "
+            wrong = f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {live.uid}"
+            raise problems.conflict(target.resource, target.name, why + wrong)
         if target.resource.custom and not metadata.get("resourceVersion"):
             cause = problems.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
             raise problems.invalid(target.resource, target.name, [cause])
@@ -186,9 +197,6 @@ class Verbs:
 
     def merge(self, target: Target, live: Stored, patch: Object, options: Options) -> Stored:
         """A merge patch on a live object."""
-        uid = (patch.get("metadata") or {}).get("uid", live.uid)
-        if uid != live.uid:
-            raise problems.conflict(target.resource, target.name, _uid_precondition(uid, live.uid))
         wanted = merge_patch(live.value, patch)
         if "managedFields" not in (patch.get("metadata") or {}):
             # What the patch does not touch is not part of what was sent.
@@ -203,6 +211,9 @@ class Verbs:
                 path, message = errors[0]
                 why = f"json: cannot unmarshal into Go struct field {resource.kind}{path}: {message}"
                 raise problems.bad_request(_cannot_be_handled(resource, why))
+            wrong = bad_base64(body) if resource.storage == "/secrets" else ""
+            if wrong:
+                raise problems.bad_request(_cannot_be_handled(resource, wrong))
         mode = call.query.get("fieldValidation") or "Warn"
         unknown = [] if mode == "Ignore" else unknown_fields(resource.node, body)
         if unknown and mode == "Strict":
@@ -298,10 +309,6 @@ def _success(target: Target, stored: Stored) -> bytes:
     details |= {"kind": target.resource.plural, "uid": stored.uid}
     body = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
     return orjson.dumps(body)
-
-
-def _uid_precondition(wanted: str, live: str) -> str:
-    return f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {live}"
 
 
 def _cannot_be_handled(resource: Resource, why: str) -> str:

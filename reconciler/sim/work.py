@@ -93,3 +93,9 @@ class Surroundings:
         """A new job's id: 32 hex digits, as Flink's, and the same in every run."""
         name = f"{self.seed}/{work.machine.uid}/{work.machine.deployments}"
         return hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
+
+
+def identity(value: Mapping[str, Any]) -> tuple[object, ...]:
+    """What has to change before a controller looks at an object again: its spec, its end, or the object itself."""
+    metadata = value["metadata"]
+    return (metadata.get("uid"), metadata.get("generation"), metadata.get("deletionTimestamp"))

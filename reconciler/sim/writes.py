@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from reconciler.sim import fieldset, merge, ownership, problems
-from reconciler.sim.complete import complete, zero
+from reconciler.sim.complete import bad_base64, complete, zero
 from reconciler.sim.fieldset import EMPTY, MEMBER, FieldSet
 from reconciler.sim.ownership import Entry, Owner
 from reconciler.sim.schema import Catalog, Resource
@@ -29,6 +29,20 @@ WITHOUT_GENERATION = frozenset(
      "RoleBinding", "ClusterRole", "ClusterRoleBinding", "Endpoints", "Event", "LimitRange", "ResourceQuota",
      "HorizontalPodAutoscaler", "Node", "ControllerRevision", "ComponentStatus")
 )  # fmt: skip
+
+
+_UNREADY = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
+#: What the real server's admission adds to a pod, and the status it begins with.
+POD_ADMISSION: Object = {
+    "tolerations": [
+        {"key": "node.kubernetes.io/not-ready", **_UNREADY},
+        {"key": "node.kubernetes.io/unreachable", **_UNREADY},
+    ],
+    "priority": 0,
+    "enableServiceLinks": True,
+    "preemptionPolicy": "PreemptLowerPriority",
+}
+POD_STATUS: Object = {"phase": "Pending", "qosClass": "BestEffort"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +182,8 @@ class Writer:
         value = complete(resource, value, None)
         if resource.storage == "/services":
             value = self._with_address(value)
+        if resource.storage == "/pods":
+            value = {**value, "spec": {**POD_ADMISSION, **value["spec"]}, "status": POD_STATUS}
         self._validate(target, value, None)
         return value
 
@@ -324,14 +340,20 @@ class Writer:
 
     def _must_be_typed(self, target: Target, config: Object) -> None:
         errors = merge.type_errors(target.resource.node, config)
-        if not errors:
+        undecodable = bad_base64(config) if target.resource.storage == "/secrets" and not errors else ""
+        if not errors and not undecodable:
             return
         texts = [f"{path}: {message}" if path else message for path, message in errors]
-        shown = texts[0] if len(texts) == 1 else "\n".join(["errors:", *(f"  {text}" for text in texts)])
+        shown = "" if not texts else texts[0] if len(texts) == 1 else "\n".join(["errors:", *(f"  {text}" for text in texts)])
         resource = target.resource
         metadata = config.get("metadata") or {}
         namespace, name = metadata.get("namespace", ""), metadata.get("name", "")
         identity = f"{namespace}/{name}; {resource.group}/{resource.version}, Kind={resource.kind}"
+        if not errors:
+            why = f"unable to convert unstructured object to {resource.group}/{resource.version}, Kind={resource.kind}"
+            raise problems.internal(
+                f"failed to convert new object ({identity}) to proper version: {why}: error decoding from json: {undecodable}"
+            )
         raise problems.internal(f"failed to create typed patch object ({identity}): {shown}")
 
     def _before_first_apply(self, target: Target, live: Stored) -> dict[Owner, Entry]:

@@ -155,7 +155,9 @@ class Api:
         response = self.run(self.transport.request(request))
         # Some refusals are plain text.
         is_json = response.body.startswith((b"{", b"["))
-        return Answer(response.status, response.headers, json.loads(response.body) if is_json else response.body.decode())
+        return Answer(
+            response.status, response.headers, json.loads(response.body) if is_json else response.body.decode()
+        )
 
     def whole(self, plural: str, name: str, body: Object, namespace: str = "") -> Object:
         """A body with apiVersion, kind, name and namespace filled in."""

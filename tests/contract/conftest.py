@@ -12,7 +12,6 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -20,10 +19,18 @@ import pytest
 from reconciler.shell.kube_http import AiohttpTransport, transport_from_kubeconfig
 from reconciler.shell.kubeconfig import Connection, FixedCredentials
 from reconciler.shell.transport import Transport
+from reconciler.sim.apiserver import SimApiServer
+from reconciler.sim.http import serve
+from reconciler.sim.schema import load_catalog
 from tests.contract.api import Api
 from tests.control_plane.server import ControlPlane
 
 Connected = tuple[str, Transport, asyncio.AbstractEventLoop]
+
+
+def simulated() -> SimApiServer:
+    """A simulated API server that serves the specimen, too."""
+    return SimApiServer(catalog=load_catalog("specimen"))
 
 
 async def connect(name: str, plane: ControlPlane | None, resources: AsyncExitStack) -> Transport:
@@ -31,25 +38,15 @@ async def connect(name: str, plane: ControlPlane | None, resources: AsyncExitSta
     if plane is not None:
         transport: Transport = await transport_from_kubeconfig(plane.kubeconfig)
     elif name == "direct":
-        from reconciler.sim.apiserver import SimApiServer
-        from reconciler.sim.schema import load_catalog
-
-        transport = SimApiServer(catalog=load_catalog("specimen")).transport()
+        transport = simulated().transport()
     else:
-        from reconciler.sim.apiserver import SimApiServer
-        from reconciler.sim.schema import load_catalog
-        from reconciler.sim.http import serve
-
-        url = await resources.enter_async_context(serve(SimApiServer(catalog=load_catalog("specimen"))))
+        url = await resources.enter_async_context(serve(simulated()))
         transport = AiohttpTransport(Connection(url), FixedCredentials(None))
     resources.push_async_callback(transport.close)
     return transport
 
 
-BACKENDS = [pytest.param("real", marks=pytest.mark.controlplane)]
-BACKENDS += [
-    name for name in ("http", "direct") if find_spec("reconciler.sim.http") and find_spec("reconciler.sim.apiserver")
-]
+BACKENDS = [pytest.param("real", marks=pytest.mark.controlplane), "http", "direct"]
 
 
 @pytest.fixture(scope="session", params=BACKENDS, name="connected")
@@ -80,8 +77,12 @@ def api(connected: Connected, request: pytest.FixtureRequest) -> Api:
     """Requests on one backend, in a namespace of this test's own."""
     name, transport, loop = connected
     namespace, spare = names_of(request.node.nodeid)
-    api = Api(name, transport, loop, namespace, spare)
-    for each in (namespace, spare):
-        body: dict[str, Any] = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": each}}
+    return prepared(Api(name, transport, loop, namespace, spare))
+
+
+def prepared(api: Api) -> Api:
+    """The same, with its namespaces made."""
+    for name in (api.namespace, api.spare_namespace):
+        body: dict[str, Any] = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         api.send("POST", "/api/v1/namespaces", body).expect(201)
     return api

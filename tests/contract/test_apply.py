@@ -134,8 +134,13 @@ def test_dry_run_refuses_what_a_write_would_refuse(api: Api) -> None:
     api.apply("flinkdeployments", "a", {"spec": {"image": "x"}}, dryRun="All").expect_error(409, "Conflict")
     api.apply("flinkdeployments", "a", {"spec": {"mode": "turbo"}}, dryRun="All").expect_error(422, "Invalid")
     api.apply("flinkdeployments", "a", {"spec": {"joob": 1}}, dryRun="All").expect_error(500, None)
-    api.send("PATCH", api.path("configmaps", "a"), api.whole("configmaps", "a", {}), query={"dryRun": "Some"},
-             content_type=APPLY).expect_error(422, "Invalid")
+    api.send(
+        "PATCH",
+        api.path("configmaps", "a"),
+        api.whole("configmaps", "a", {}),
+        query={"dryRun": "Some"},
+        content_type=APPLY,
+    ).expect_error(422, "Invalid")
 
 
 def test_a_foreign_edit_of_our_field_is_a_conflict_until_forced(api: Api) -> None:
@@ -276,10 +281,18 @@ def test_apply_of_a_wrong_body_is_a_bad_request(api: Api, body: object) -> None:
 
 def test_apply_takes_yaml(api: Api) -> None:
     text = b"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\ndata:\n  k: |\n    two\n    lines\n"
-    body = api.send("PATCH", api.path("configmaps", "a"), text, content_type=APPLY, query={"fieldManager": "x"}).expect(201)
+    body = api.send("PATCH", api.path("configmaps", "a"), text, content_type=APPLY, query={"fieldManager": "x"}).expect(
+        201
+    )
     assert body["data"] == {"k": "two\nlines\n"}
 
 
-def test_null_in_an_apply(api: Api) -> None:
-    body = api.apply("flinkdeployments", "a", {"spec": {"image": None, "mode": "native"}}).expect(201)
-    assert body["spec"] == {"mode": "native"}
+def test_null_is_a_value_and_not_an_absence(api: Api) -> None:
+    text = api.apply("configmaps", "a", {"data": {"k": None}}).expect(201)
+    assert text["data"] == {"k": ""}
+    assert owned(text, "reconciler") == {"f:data": {"f:k": {}}}
+    error = api.apply("flinkdeployments", "a", {"spec": {"image": None}}).expect_error(422, "Invalid")
+    assert [cause["field"] for cause in error["details"]["causes"]] == ["spec.image"]
+    nullable = api.apply("specimens", "a", {"spec": {"title": "a", "nothing": None, "size": None}}).expect(201)
+    assert nullable["spec"] == {"title": "a", "nothing": None, "size": 3}
+    assert owned(nullable, "reconciler") == {"f:spec": {"f:nothing": {}, "f:size": {}, "f:title": {}}}

@@ -78,7 +78,9 @@ def test_a_list_over_all_namespaces(api: Api) -> None:
     other = api.whole("configmaps", "a", mark, namespace=api.spare_namespace)
     api.send("POST", api.path("configmaps", namespace=api.spare_namespace), other).expect(201)
     body = api.list("configmaps", namespace=None, labelSelector=f"mark={api.namespace}").expect(200)
-    assert sorted(item["metadata"]["namespace"] for item in body["items"]) == sorted([api.namespace, api.spare_namespace])
+    assert sorted(item["metadata"]["namespace"] for item in body["items"]) == sorted(
+        [api.namespace, api.spare_namespace]
+    )
 
 
 def test_pages_are_of_one_version(five: Api) -> None:

@@ -80,7 +80,13 @@ def test_an_absent_namespace_is_not_found_for_writes_and_empty_for_lists(api: Ap
     path = api.path("configmaps", namespace=namespace)
     for answer in (
         api.send("POST", path, body, query=dry_run),
-        api.send("PATCH", f"{path}/a", body, content_type="application/apply-patch+yaml", query={"fieldManager": "x", **dry_run}),
+        api.send(
+            "PATCH",
+            f"{path}/a",
+            body,
+            content_type="application/apply-patch+yaml",
+            query={"fieldManager": "x", **dry_run},
+        ),
     ):
         error = answer.expect_error(404, "NotFound")
         assert error["details"] == {"name": namespace, "kind": "namespaces"}
@@ -125,7 +131,11 @@ def test_wrong_types_are_refused_by_create(api: Api) -> None:
         ({"title": "Wrong!"}, "spec.title", "FieldValueInvalid"),
         ({"title": "a" * 30}, "spec.title", "FieldValueTooLong"),
         ({"title": "a", "size": 11}, "spec.size", "FieldValueInvalid"),
-        ({"title": "a", "ports": [{"port": 1, "protocol": "SCTP"}]}, "spec.ports[0].protocol", "FieldValueNotSupported"),
+        (
+            {"title": "a", "ports": [{"port": 1, "protocol": "SCTP"}]},
+            "spec.ports[0].protocol",
+            "FieldValueNotSupported",
+        ),
         ({"title": "a", "ports": [{"port": 1}, {"port": 1}]}, "spec.ports[1]", "FieldValueDuplicate"),
         ({"title": "a", "tags": ["x", "x"]}, "spec.tags[1]", "FieldValueDuplicate"),
     ],
@@ -257,5 +267,7 @@ def test_a_namespace_that_is_being_deleted_takes_nothing_new(api: Api) -> None:
     assert body["status"] == {"phase": "Terminating"}
     assert "deletionTimestamp" in body["metadata"]
     whole = api.whole("configmaps", "a", {}, namespace=api.spare_namespace)
-    error = api.send("POST", api.path("configmaps", namespace=api.spare_namespace), whole).expect_error(403, "Forbidden")
+    error = api.send("POST", api.path("configmaps", namespace=api.spare_namespace), whole).expect_error(
+        403, "Forbidden"
+    )
     assert [cause["reason"] for cause in error["details"]["causes"]] == ["NamespaceTerminating"]

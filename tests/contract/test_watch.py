@@ -54,7 +54,10 @@ def test_a_watch_without_a_version_begins_with_what_is_there(api: Api, start: di
     with api.watch("configmaps", **start) as watch:
         api.create("configmaps", "c", {}).expect(201)
         events = [watch.next() for _ in range(2)]
-    assert [(event["type"], event["object"]["metadata"]["name"]) for event in events] == [("ADDED", "b"), ("ADDED", "c")]
+    assert [(event["type"], event["object"]["metadata"]["name"]) for event in events] == [
+        ("ADDED", "b"),
+        ("ADDED", "c"),
+    ]
 
 
 def test_an_object_that_leaves_or_enters_a_selector_is_deleted_or_added(api: Api) -> None:

@@ -69,6 +69,12 @@ class ControlPlane:
         return self.directory / "certificates" / "apiserver.crt"
 
     @property
+    def etcd_url(self) -> str:
+        """etcd's client address, without TLS."""
+        plan = json.loads((self.directory / "plan.json").read_text())
+        return str(plan["programs"][0]["ready_url"]).removesuffix("/health")
+
+    @property
     def kubeconfig(self) -> Path:
         """The administrator's kubeconfig."""
         return self.kubeconfig_for(ADMINISTRATOR)

@@ -243,7 +243,6 @@ ledger = sa.Table(
     _integer("amount"),
     _real("wall"),
     sa.Index("ix_ledger_scope", "kind", "scope", "wall"),
-    sa.Index("ix_ledger_wall", "wall"),
 )
 
 audit = sa.Table(

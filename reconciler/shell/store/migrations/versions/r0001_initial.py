@@ -134,7 +134,6 @@ def _create_ledger() -> None:
         sa.PrimaryKeyConstraint("sequence"),
     )
     op.create_index("ix_ledger_scope", "ledger", ["kind", "scope", "wall"])
-    op.create_index("ix_ledger_wall", "ledger", ["wall"])
 
 
 def _create_meta() -> None:
