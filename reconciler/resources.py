@@ -1,7 +1,7 @@
 """The data that comes with the program: the shipped policies and the sample repository.
 
-A wheel carries both inside the package (`reconciler/data`); an editable install and a checkout have them beside it. This
-module finds them in either, and is the only one that knows.
+A wheel carries both inside the package (`reconciler/data`); an editable install and a checkout have them beside it.
+This module finds them in either, and is the only one that knows.
 """
 
 from __future__ import annotations

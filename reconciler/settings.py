@@ -22,7 +22,7 @@ from reconciler.core.yaml_kube import Document, load
 from reconciler.core.yaml_kube import Path as DocumentPath
 from reconciler.settings_table import REQUIRED, RESERVED_VARIABLES, SETTINGS, Setting, rows_below
 from reconciler.settings_values import KINDS, BadValueError, Listen, from_text
-from reconciler.shell.git_urls import parse_url
+from reconciler.shell.git_urls import KNOWN_PROTOCOLS, parse_url
 from reconciler.shell.ports import SourceError
 
 DEFAULT_STATE_DIR = Path("/var/lib/reconciler")
@@ -230,10 +230,11 @@ class _Reader:
             )
 
     def _check_url(self, url: str | None, protocols: tuple[str, ...] | None, path: DocumentPath) -> None:
-        if url is None or protocols is None:
+        if url is None:
             return
         try:
-            parse_url(url, protocols)
+            # Protocols that could not be read are a problem already; the rest of the URL is looked at all the same.
+            parse_url(url, KNOWN_PROTOCOLS if protocols is None else protocols)
         except SourceError as error:
             self._error(path, "refused-url", f"url: {error.reason.message}")
 

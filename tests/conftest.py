@@ -1,8 +1,8 @@
 """Fixtures for all tests: the real control plane, one for the whole run.
 
-Workers of one run share it through a lock and a file that names its directory; each takes a hold, and the supervisor stops it
-when the last worker has let go. Tests keep apart by namespaces of their own. Where no control plane was built these tests are
-skipped with one line that says how to get one, but in CI (`CI=true`) they fail.
+Workers of one run share it through a lock and a file that names its directory; each takes a hold, and the supervisor
+stops it when the last worker has let go. Tests keep apart by namespaces of their own. Where no control plane was
+built these tests are skipped with one line that says how to get one, but in CI (`CI=true`) they fail.
 """
 
 from __future__ import annotations

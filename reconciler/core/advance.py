@@ -164,7 +164,9 @@ def _bake(row: RolloutTarget, verdict: TargetVerdict | None, now: Now, timing: T
     if verdict.job_ids != row.job_ids or verdict.restarts != row.restarts:
         reason = Reason("BakeReset", "the job restarted while it baked; the bake starts again")
         again = replace(row, job_ids=verdict.job_ids, restarts=verdict.restarts)
-        return _reset(again, reason, verdict, TargetState.BAKING)
+        # Time counts between two healthy looks only: one that finds it restarting does not begin a bake.
+        well = verdict.health is Health.HEALTHY and verdict.sync is Sync.IN_SYNC
+        return _reset(again, reason, verdict, TargetState.BAKING if well else TargetState.PROGRESSING)
     if verdict.sync is not Sync.IN_SYNC:
         reason = Reason("OutOfSync", "live was changed while it baked; the bake starts again")
         return Step(row.target, replace(row, bake_s=0.0, state=TargetState.PROGRESSING, reason=reason))

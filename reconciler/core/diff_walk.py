@@ -92,8 +92,7 @@ class _Absent:
 _ABSENT = _Absent()
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
+class _Node(NamedTuple):
     """One place in all trees. `owned` is None where nothing is recorded as ours; {} is a leaf of ours."""
 
     place: Place
@@ -308,7 +307,7 @@ class _Walk:
             elif not _covered(key, owned):
                 self.findings.append(Finding(Kind.OWNERSHIP, place, "not recorded as ours", "replace", value, value))
         for key in sorted(owned - {""}):  # "" is the empty map itself, applied empty once
-            if any(_covered(name, {key}) for name in desired):
+            if key in desired or any(_covered(name, {key}) for name in desired):
                 continue
             old = next((text for name, text in live.items() if _covered(name, {key})), None)
             self.undeclared((*node.place, key), _ABSENT if old is None else old, {}, [{}] if key in foreign else [])

@@ -152,6 +152,11 @@ class Daemon:
         event(self.ports.log, logging.INFO, "daemon.stopped")
         return left
 
+    async def discard(self) -> None:
+        """End every unit and close nothing: what is left of a process that was killed. For the simulator."""
+        self.ports.schedule.close()
+        await self._scope.close(3600.0)
+
     # ---- rollouts ----------------------------------------------------------------------------------------------
 
     def _start_rollout(self, rollout_id: str) -> None:

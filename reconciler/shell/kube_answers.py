@@ -78,7 +78,7 @@ def list_parts(answer: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Manif
     if kind == "Table":
         items: list[Any] = [row.get("object") if isinstance(row, dict) else None for row in answer.get("rows") or []]
     elif kind.endswith("List") and "items" in answer:
-        items = answer["items"] or []
+        items = [] if answer["items"] is None else answer["items"]
     else:
         raise unexpected_answer(f"a list was answered with {kind or 'something'}", READ)
     if not isinstance(items, list) or not all(isinstance(item, dict) and is_identified(item) for item in items):

@@ -1,12 +1,14 @@
 """The Transport to a real API server: aiohttp, raw bytes, and never a request sent twice.
 
-Everything above this module (requests, retries, watches) is the same code in the simulator; here is only what a network adds:
-TLS, credentials, connection limits, timeouts, and an honest answer to the one question that matters after an error: may the
-request have reached the server? `TransportError.sent` is False while the connection, the proxy, the name or the TLS handshake
-failed or no connection was free in time, and True from the moment the headers were handed to the connection.
+Everything above this module (requests, retries, watches) is the same code in the simulator; here is only what a
+network adds: TLS, credentials, connection limits, timeouts, and an honest answer to the one question that matters
+after an error: may the request have reached the server? `TransportError.sent` is False while the connection, the
+proxy, the name or the TLS handshake failed or no connection was free in time, and True from the moment the headers
+were handed to the connection.
 
-aiohttp by itself repeats an idempotent request (a DELETE, a PUT) when a kept connection turns out to be closed. We forbid that:
-the second sending within one request is refused and reported as ambiguous, for the caller alone knows what may be repeated.
+aiohttp by itself repeats an idempotent request (a DELETE, a PUT) when a kept connection turns out to be closed. We
+forbid that: the second sending within one request is refused and reported as ambiguous, for the caller alone knows
+what may be repeated.
 
 Example: `transport = await transport_from_kubeconfig(Path("eu-west-1a.kubeconfig"), context=None)`, then
 `await transport.request(Request("GET", "/version"))`.
@@ -15,7 +17,7 @@ Example: `transport = await transport_from_kubeconfig(Path("eu-west-1a.kubeconfi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,13 +28,21 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from yarl import URL
 
-from reconciler.shell.kubeconfig import Connection, SslContexts, load_connection
+from reconciler.shell.kubeconfig import Connection, KubeconfigError, SslContexts, load_connection
 from reconciler.shell.transport import Request, Response, Stream, TransportError
 
 CONNECTIONS_PER_CLUSTER = 12
 MAX_BODY_BYTES = 512 * 1024 * 1024
 MAX_LINE_BYTES = 16 * 1024 * 1024
 UNQUOTED_IN_PATH = "/:@!$&'()*+,;=~-._"
+
+
+class RepeatRefusedError(Exception):
+    """The library wanted to send a request for the second time."""
+
+
+#: What the network, the library and the credentials may fail with; TimeoutError and SSL errors are OSErrors.
+FAILURES = (aiohttp.ClientError, OSError, ValueError, KubeconfigError, RepeatRefusedError)
 
 
 class Credentials(Protocol):
@@ -45,10 +55,6 @@ class Credentials(Protocol):
     def rejected(self) -> None:
         """The server answered 401: read the credentials anew before the next request."""
         ...
-
-
-class RepeatRefusedError(Exception):
-    """The library wanted to send a request for the second time."""
 
 
 @dataclass(slots=True)
@@ -79,7 +85,7 @@ class AiohttpTransport:
                 await self._send(request, progress) as answer,
             ):
                 body = await self._whole_body(request, answer)
-        except (aiohttp.ClientError, OSError, RepeatRefusedError, ValueError) as error:
+        except FAILURES as error:
             raise translated(request, progress, error) from error
         return Response(answer.status, lower_case(answer.headers), body)
 
@@ -91,7 +97,7 @@ class AiohttpTransport:
                 async with asyncio.timeout(request.timeout_s):
                     answer = await stack.enter_async_context(await self._send(request, progress))
                     body = b"" if answer.status == 200 else await self._whole_body(request, answer)
-            except (aiohttp.ClientError, OSError, RepeatRefusedError, ValueError) as error:
+            except FAILURES as error:
                 raise translated(request, progress, error) from error
             lines = self._lines(request, answer)
             try:
@@ -102,7 +108,7 @@ class AiohttpTransport:
                 await lines.aclose()
 
     def stream(self, request: Request) -> AbstractAsyncContextManager[Stream]:
-        """Send and read the answer line by line; the timeout ends with the headers, idle streams are the caller's to judge."""
+        """Send and read line by line; the timeout ends with the headers, idle streams are the caller's to judge."""
         return self._streaming(request)
 
     async def close(self) -> None:
@@ -112,7 +118,7 @@ class AiohttpTransport:
         if session is not None:
             await session.close()
 
-    async def _send(self, request: Request, progress: Progress) -> aiohttp.client._RequestContextManager:
+    async def _send(self, request: Request, progress: Progress) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Everything up to the moment aiohttp takes over; nothing is sent before the context is entered."""
         if self._closed:
             raise TransportError(f"{describe(request)}: the transport is closed", sent=False)
@@ -167,7 +173,7 @@ class AiohttpTransport:
                 raise TransportError(f"{describe(request)}: answer over {self.max_body_bytes} bytes", sent=True)
         return b"".join(parts)
 
-    async def _lines(self, request: Request, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async def _lines(self, request: Request, answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         """Split into lines without aiohttp's limit on their length; a last line without a newline was cut off."""
         if answer.status != 200:
             return
@@ -196,8 +202,7 @@ async def note_sent(
     _session: aiohttp.ClientSession, context: SimpleNamespace, _params: aiohttp.TraceRequestHeadersSentParams
 ) -> None:
     """aiohttp is about to write the headers: from here on the outcome is ambiguous, and once is enough."""
-    progress = context.trace_request_ctx
-    assert isinstance(progress, Progress)
+    progress: Progress = context.trace_request_ctx
     if progress.sent:
         raise RepeatRefusedError
     progress.sent = True

@@ -1,12 +1,14 @@
 """Credentials and TLS of one cluster, out of a kubeconfig, with what a stranger's kubeconfig could do to us refused.
 
-The official client reads the file: contexts, tokens, exec plugins, auth providers, proxy. A kubeconfig is configuration that
-can run programs (`exec`, `auth-provider`), read any file of ours and send it away as a token (`tokenFile`, paths of
-certificates), and switch the verification of the server off; each of these needs a setting that allows it.
+The official client reads the file: contexts, tokens, exec plugins, auth providers, proxy. A kubeconfig is
+configuration that can run programs (`exec`, `auth-provider`), read any file of ours and send it away as a token
+(`tokenFile`, paths of certificates), and switch the verification of the server off; each of these needs a setting
+that allows it.
 
-Certificates and keys given as data never stay on disk: the certificate authority goes to the SSL library as text, a client
-certificate through a private file that is removed at once. Contexts with equal certificates share one SSL context. Tokens
-from files and plugins are read anew every minute and after a 401, since they are short-lived.
+Certificates and keys given as data never stay on disk: the certificate authority goes to the SSL library as text, a
+client certificate through a private file that is removed at once. Contexts with equal certificates share one SSL
+context. Tokens from files and plugins are read anew every minute and after a 401, since they are short-lived. A
+client certificate from an exec plugin is read once: who sees it expire makes a new transport.
 
 Example: `connection, credentials = await load_connection(path, None, ssl_contexts=SslContexts())`; then
 `await credentials.authorization()` is `"Bearer ..."`.
@@ -121,7 +123,7 @@ class TokenFileCredentials:
 
 @dataclass(slots=True)
 class PluginCredentials:
-    """A token from an exec plugin or auth provider, kept by the official client's loader, which knows when it expires."""
+    """A token from an exec plugin or auth provider, through the official loader, which knows when it expires."""
 
     loader: Any
     configuration: Any
@@ -134,12 +136,15 @@ class PluginCredentials:
         async with self._lock:
             now = asyncio.get_running_loop().time()
             if self._value is None or now - self._asked_at >= TOKEN_MAX_AGE_S:
-                await self.loader.load_and_set(self.configuration)
+                # The loader logs a failing plugin and keeps what it had; only a new token counts.
+                self.loader.__dict__.pop("token", None)
+                self.configuration.api_key.pop("BearerToken", None)
+                self._value = None
+                await run_loader(self.loader, self.configuration, "the kubeconfig's credential plugin")
                 self._value = self.configuration.api_key.get("BearerToken")
                 self._asked_at = now
                 if self._value is None:
-                    # The loader logs a failing plugin and goes on without; a request without a user would only mislead.
-                    raise OSError("the kubeconfig's credential plugin returned no token")
+                    raise KubeconfigError("the kubeconfig's credential plugin returned no token")
             return self._value
 
     def rejected(self) -> None:
@@ -198,6 +203,12 @@ def refuse(
             raise KubeconfigError(f"{path}: `{name}` names a file; inline it or allow it with allow.kubeconfigFiles")
     if cluster.get("insecure-skip-tls-verify") and not insecure:
         raise KubeconfigError(f"{path}: `insecure-skip-tls-verify` is refused; give the certificate authority")
+    for name in ("as", "as-uid", "as-groups", "as-user-extra"):
+        if name in user:
+            # The official client does not read these: the requests would be made with the real user's rights.
+            raise KubeconfigError(f"{path}: `{name}` (impersonation) is not supported")
+    if "proxy-url" in cluster and urlsplit(str(cluster["proxy-url"])).scheme not in ("http", "https"):
+        raise KubeconfigError(f"{path}: `proxy-url` is not an http or https address")
     server = urlsplit(str(cluster.get("server", "")))
     if server.scheme not in ("http", "https") or not server.hostname or server.username or server.query:
         raise KubeconfigError(f"{path}: `server` is not an http or https address without user and query")
@@ -220,34 +231,67 @@ def pem(entry: dict[str, Any], name: str, path: Path) -> bytes | None:
     return None
 
 
-async def official_loader(document: dict[str, Any], context: str, path: Path) -> tuple[Any, Any]:
-    """The official client's reading of users and clusters, of a copy without the certificates we handle ourselves.
-
-    Imported here: the library costs a third of a second, and commands that speak to no cluster must not pay it."""
-    from kubernetes.aio.client import Configuration
-    from kubernetes.aio.config import ConfigException
-    from kubernetes.aio.config.kube_config import KubeConfigLoader
-
+def without_certificates(document: dict[str, Any]) -> dict[str, Any]:
+    """A copy without what we read ourselves: certificates, keys and token files."""
     stripped = copy.deepcopy(document)
-    ours = {
-        "certificate-authority": "clusters",
-        "client-certificate": "users",
-        "client-key": "users",
-        "tokenFile": "users",
-    }
-    for name, section in ours.items():
+    for section, inner_name, names in (
+        ("clusters", "cluster", ("certificate-authority",)),
+        ("users", "user", ("client-certificate", "client-key", "tokenFile")),
+    ):
         for entry in stripped[section] if isinstance(stripped.get(section), list) else ():
-            inner = entry.get(section[:-1]) if isinstance(entry, dict) else None
+            inner = entry.get(inner_name) if isinstance(entry, dict) else None
             if isinstance(inner, dict):
-                inner.pop(name, None)
-                inner.pop(f"{name}-data", None)
-    configuration = Configuration()
+                for name in names:
+                    inner.pop(name, None)
+                    inner.pop(f"{name}-data", None)
+    return stripped
+
+
+async def run_loader(loader: Any, configuration: Any, what: str) -> None:
+    """Let the official client read or renew credentials; its many kinds of errors become one that quotes nothing."""
+    from kubernetes.aio.config import ConfigException  # noqa: PLC0415 - imported on use, see official_loader
+
     try:
-        loader = KubeConfigLoader(stripped, active_context=context, config_base_path=str(path.parent))
         await loader.load_and_set(configuration)
     except (ConfigException, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise KubeconfigError(f"{path}: the context {context!r} cannot be loaded ({type(error).__name__})") from error
+        raise KubeconfigError(f"{what} cannot be loaded ({type(error).__name__})") from error
+
+
+async def official_loader(document: dict[str, Any], context: str, path: Path) -> tuple[Any, Any]:
+    """The official client's reading of users and clusters.
+
+    Imported here: the library costs a third of a second, and commands that speak to no cluster must not pay it."""
+    from kubernetes.aio.client import Configuration  # noqa: PLC0415 - see above
+    from kubernetes.aio.config import ConfigException  # noqa: PLC0415 - see above
+    from kubernetes.aio.config.kube_config import KubeConfigLoader  # noqa: PLC0415 - see above
+
+    make_loader: Any = KubeConfigLoader
+    configuration = Configuration()
+    try:
+        loader = make_loader(without_certificates(document), active_context=context, config_base_path=str(path.parent))
+    except (ConfigException, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise KubeconfigError(f"{path}: context {context!r} cannot be loaded ({type(error).__name__})") from error
+    await run_loader(loader, configuration, f"{path}: context {context!r}")
     return loader, configuration
+
+
+def tls_of(
+    cluster: dict[str, Any], user: dict[str, Any], configuration: Any, path: Path, ssl_contexts: SslContexts
+) -> ssl.SSLContext:
+    """The SSL context of one context: authority, client certificate, verification."""
+    authority = pem(cluster, "certificate-authority", path)
+    certificate, key = pem(user, "client-certificate", path), pem(user, "client-key", path)
+    if configuration.cert_file and configuration.key_file:
+        # An exec plugin answered with a client certificate instead of a token.
+        certificate, key = Path(configuration.cert_file).read_bytes(), Path(configuration.key_file).read_bytes()
+    if (certificate is None) != (key is None):
+        raise KubeconfigError(f"{path}: a client certificate and its key must be given together")
+    verify = not cluster.get("insecure-skip-tls-verify")
+    try:
+        text = authority.decode("ascii") if authority is not None else None
+        return ssl_contexts.context(text, certificate, key, verify=verify)
+    except (ssl.SSLError, ValueError) as error:
+        raise KubeconfigError(f"{path}: the certificates cannot be read") from error
 
 
 async def load_connection(
@@ -271,22 +315,7 @@ async def load_connection(
     loader, configuration = await official_loader(document, name, path)
 
     server = str(cluster["server"]).rstrip("/")
-    ssl_context = None
-    if server.startswith("https"):
-        authority = pem(cluster, "certificate-authority", path)
-        certificate, key = pem(user, "client-certificate", path), pem(user, "client-key", path)
-        if configuration.cert_file and configuration.key_file:
-            # An exec plugin answered with a client certificate instead of a token.
-            certificate = Path(configuration.cert_file).read_bytes()
-            key = Path(configuration.key_file).read_bytes()
-        if (certificate is None) != (key is None):
-            raise KubeconfigError(f"{path}: a client certificate and its key must be given together")
-        try:
-            text = authority.decode("ascii") if authority is not None else None
-            verify = not cluster.get("insecure-skip-tls-verify")
-            ssl_context = ssl_contexts.context(text, certificate, key, verify=verify)
-        except (ssl.SSLError, UnicodeDecodeError, ValueError) as error:
-            raise KubeconfigError(f"{path}: the certificates of context {name!r} cannot be read") from error
+    ssl_context = tls_of(cluster, user, configuration, path, ssl_contexts) if server.startswith("https") else None
     connection = Connection(server, ssl_context, cluster.get("tls-server-name"), cluster.get("proxy-url"))
 
     token = configuration.api_key.get("BearerToken")

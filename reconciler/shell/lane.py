@@ -41,6 +41,8 @@ from reconciler.shell.releases import Releases
 
 RETRY_START_S = 1.0
 RETRY_MAX_S = 60.0
+#: Followed while nothing is assigned to the cluster, so that it is heard from: every cluster serves it.
+HEARTBEAT = Kind("v1", "Namespace")
 
 
 @dataclass(slots=True)
@@ -203,7 +205,7 @@ class Lane:
                 kinds.add(Kind(item.api_version, item.key.kind))
         self.judging.keep(set(self._assigned), loaded.inventory)
         self._kinds = {target: frozenset(found) for target, found in of_target.items()}
-        self.observer.set_kinds(kinds)
+        self.observer.set_kinds(kinds or {HEARTBEAT})
 
     # ---- performing --------------------------------------------------------------------------------------------
 

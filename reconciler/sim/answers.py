@@ -80,6 +80,8 @@ class Page:
         try:
             rows = select(objects_at(store, storage, revision), view)
         except problems.ApiError as error:
+            if not token:
+                raise problems.expired("The resourceVersion for the provided list is too old.") from error
             error.body["metadata"] = {"continue": continue_token(-1, start)}
             raise
         if token:

@@ -248,9 +248,7 @@ class SimApiServer:
         """A server as it was at the snapshot, which may be restored any number of times."""
         server = cls.__new__(cls)
         store = Store.restore(saved.store)
-        server._setup(
-            store, saved.catalog, now, saved.seed, saved.users, admit, watch_clock, saved.bookmark_interval_s
-        )
+        server._setup(store, saved.catalog, now, saved.seed, saved.users, admit, watch_clock, saved.bookmark_interval_s)
         return server
 
 

@@ -10,6 +10,7 @@ small change costs little.
 from __future__ import annotations
 
 import base64
+import enum
 import re
 from collections.abc import Callable
 from decimal import ROUND_UP, Decimal
@@ -21,9 +22,19 @@ from reconciler.sim.schema import ANY, Node, Resource, Shape
 QUANTITY = "api.resource.Quantity"
 
 
-def complete(resource: Resource, value: dict[str, Any], known: Any) -> dict[str, Any]:
+class Rules(enum.Enum):
+    """What becomes of nulls and empty parts. Built-in kinds lose them. Custom kinds lose nulls of fields that are not
+    nullable, but for an apply, where such a null (an emptied map is one, too) reaches validation and is refused."""
+
+    BUILT_IN = "built-in"
+    CUSTOM = "custom"
+    CUSTOM_APPLY = "custom, applied"
+
+
+def complete(resource: Resource, value: dict[str, Any], known: Any, *, applied: bool = False) -> dict[str, Any]:
     """The object as it is stored; `known` is the live object it was made from."""
-    result: dict[str, Any] = _fill(resource.node, value, known, resource.custom)
+    rules = (Rules.CUSTOM_APPLY if applied else Rules.CUSTOM) if resource.custom else Rules.BUILT_IN
+    result: dict[str, Any] = _fill(resource.node, value, known, rules)
     if resource.kind == "Secret" and not resource.group:
         result = _fold_string_data(result)
     return result
@@ -43,24 +54,33 @@ def unknown_fields(node: Node, value: Any, path: str = "") -> list[str]:
     return []
 
 
-def _fill(node: Node, value: Any, known: Any, custom: bool) -> Any:
+def _fill(node: Node, value: Any, known: Any, rules: Rules) -> Any:
     if value is known:
         return value
     shape = node.shape
     if shape is Shape.MAP and value.__class__ is dict:
         if node.struct:
-            return _fill_struct(node, value, known if known.__class__ is dict else {}, custom)
+            return _fill_struct(node, value, known if known.__class__ is dict else {}, rules)
         element = node.element
-        if element is None or element.shape is Shape.ANY or (element.shape is Shape.SCALAR and element.name != QUANTITY):
-            if not custom and element is not None and element.scalar == "string" and None in value.values():
+        if (
+            element is None
+            or element.shape is Shape.ANY
+            or (element.shape is Shape.SCALAR and element.name != QUANTITY)
+        ):
+            if (
+                rules is Rules.BUILT_IN
+                and element is not None
+                and element.scalar == "string"
+                and None in value.values()
+            ):
                 # A map of strings has no nulls in Go: they become empty strings.
                 return {key: "" if child is None else child for key, child in value.items()}
             return value
         previous = known if known.__class__ is dict else {}
-        return _share(value, {key: _fill(element, child, previous.get(key), custom) for key, child in value.items()})
+        return _share(value, {key: _fill(element, child, previous.get(key), rules) for key, child in value.items()})
     if shape is Shape.LIST and value.__class__ is list and node.element is not None:
-        return _fill_list(node.element, value, known, custom)
-    if node.name == QUANTITY and not custom:
+        return _fill_list(node.element, value, known, rules)
+    if node.name == QUANTITY and rules is Rules.BUILT_IN:
         return canonical_quantity(value)
     return value
 
@@ -70,15 +90,15 @@ def _share(before: Any, after: Any) -> Any:
     return before if all(after[key] is before[key] for key in before) else after
 
 
-def _fill_list(element: Node, value: list[Any], known: Any, custom: bool) -> list[Any]:
+def _fill_list(element: Node, value: list[Any], known: Any, rules: Rules) -> list[Any]:
     if element.shape in (Shape.SCALAR, Shape.ANY):
         return value
     done = {id(item) for item in known} if known.__class__ is list else set()
-    result = [item if id(item) in done else _fill(element, item, None, custom) for item in value]
+    result = [item if id(item) in done else _fill(element, item, None, rules) for item in value]
     return value if all(a is b for a, b in zip(result, value, strict=True)) else result
 
 
-def _fill_struct(node: Node, value: dict[str, Any], known: dict[str, Any], custom: bool) -> dict[str, Any]:
+def _fill_struct(node: Node, value: dict[str, Any], known: dict[str, Any], rules: Rules) -> dict[str, Any]:
     result = value
     fields, element = node.fields, node.element
     for key, child in value.items():
@@ -87,10 +107,10 @@ def _fill_struct(node: Node, value: dict[str, Any], known: dict[str, Any], custo
         if child_node is None:
             filled: Any = _GONE
         elif child is None:
-            filled = child if custom and (declared is None or key in node.nullable) else _GONE
+            filled = child if _keeps_null(node, key, rules) else _GONE
         else:
-            filled = _fill(child_node, child, known.get(key), custom)
-            if not custom and not filled and _omitted_when_empty(child_node) and key not in node.required:
+            filled = _fill(child_node, child, known.get(key), rules)
+            if rules is Rules.BUILT_IN and not filled and _omitted_when_empty(child_node) and key not in node.required:
                 filled = _GONE
         if filled is child:
             continue
@@ -100,7 +120,16 @@ def _fill_struct(node: Node, value: dict[str, Any], known: dict[str, Any], custo
             del result[key]
         else:
             result[key] = filled
-    return _add_defaults(node, result, result is not value, custom)
+    return _add_defaults(node, result, result is not value, rules)
+
+
+def _keeps_null(node: Node, key: str, rules: Rules) -> bool:
+    declared = node.fields.get(key)
+    if rules is Rules.BUILT_IN:
+        return False
+    if declared is None or key in node.nullable:
+        return True
+    return rules is Rules.CUSTOM_APPLY and declared.shape is not Shape.ANY and key not in node.defaults
 
 
 class _Gone:
@@ -114,16 +143,16 @@ def _omitted_when_empty(node: Node) -> bool:
     return node.shape is Shape.LIST or (node.shape is Shape.MAP and not node.struct)
 
 
-def _add_defaults(node: Node, value: dict[str, Any], owned: bool, custom: bool) -> dict[str, Any]:
+def _add_defaults(node: Node, value: dict[str, Any], owned: bool, rules: Rules) -> dict[str, Any]:
     """Defaults of absent fields. `owned`: the dictionary is ours to change."""
     for key, default in node.defaults.items():
         if key not in value:
             value, owned = (value, True) if owned else (dict(value), True)
-            value[key] = _fill(node.fields[key], default, None, custom) if key in node.fields else default
+            value[key] = _fill(node.fields[key], default, None, rules) if key in node.fields else default
     for key in node.always:
         if key not in value and key in node.fields:
             value, owned = (value, True) if owned else (dict(value), True)
-            value[key] = _fill(node.fields[key], {}, None, custom)
+            value[key] = _fill(node.fields[key], {}, None, rules)
     special = SPECIAL_DEFAULTS.get(node.name)
     if special is None:
         return value

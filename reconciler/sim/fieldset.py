@@ -101,6 +101,8 @@ def _difference_children(left: FieldSet, right: FieldSet) -> FieldSet:
 
 
 def _difference_node(left: FieldSet, right: FieldSet) -> FieldSet | None:
+    if left == right:
+        return None
     member = is_member(left) and not is_member(right)
     if not left:
         return left if member else None
@@ -122,9 +124,7 @@ def intersection(left: FieldSet, right: FieldSet) -> FieldSet:
         theirs = right.get(key)
         if theirs is None or key == SELF:
             continue
-        both = node_of(
-            intersection(ours, theirs) if ours and theirs else EMPTY, is_member(ours) and is_member(theirs)
-        )
+        both = node_of(intersection(ours, theirs) if ours and theirs else EMPTY, is_member(ours) and is_member(theirs))
         if both is not None:
             result[key] = both
     return result

@@ -37,9 +37,7 @@ def same(left: Any, right: Any) -> bool:
     if left is right:
         return True
     if left.__class__ is not right.__class__:
-        return (
-            left.__class__ in (int, float) and right.__class__ in (int, float) and bool(left == right)
-        )
+        return left.__class__ in (int, float) and right.__class__ in (int, float) and bool(left == right)
     if left != right:
         return False
     if left.__class__ in (dict, list):
@@ -362,9 +360,7 @@ class _Changes:
             self.children[name] = owned
 
 
-def _compare(
-    node: Node, before: Any, after: Any, added: _Changes, modified: _Changes, removed: _Changes
-) -> None:
+def _compare(node: Node, before: Any, after: Any, added: _Changes, modified: _Changes, removed: _Changes) -> None:
     if before is after:
         return
     is_map = node.shape in (Shape.MAP, Shape.ANY) and not node.atomic
@@ -384,9 +380,7 @@ def _compare(
 _MAPS = (dict, type(None))
 
 
-def _compare_child(
-    node: Node, name: str, before: Any, after: Any, into: tuple[_Changes, _Changes, _Changes]
-) -> None:
+def _compare_child(node: Node, name: str, before: Any, after: Any, into: tuple[_Changes, _Changes, _Changes]) -> None:
     added, modified, removed = into
     if before is after:
         return

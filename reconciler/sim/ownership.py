@@ -84,8 +84,11 @@ def apply(
         owned = fieldset.without_subtrees(owned, reset)
     last = entries[owner].fields if owner in entries else EMPTY
     after = dict(entries)
+    if owned == last:
+        # The usual case, and sharing makes what follows cheap.
+        owned = last
     after[owner] = Entry(owned, entries[owner].time if owner in entries else "")
-    if fieldset.difference(last, owned):
+    if owned is not last and fieldset.difference(last, owned):
         merged = _prune(node, merged, last, after)
     changes = merge.compare(node, live, merged)
     if changes is not merge.NOTHING:

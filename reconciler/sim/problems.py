@@ -126,7 +126,9 @@ def already_exists(resource: Resource, name: str) -> ApiError:
 def conflict(resource: Resource, name: str, why: str) -> ApiError:
     """The object is not as the writer believed."""
     details = _named(resource, name, resource.plural)
-    return ApiError(status(409, f'Operation cannot be fulfilled on {resource.qualified} "{name}": {why}', details=details))
+    return ApiError(
+        status(409, f'Operation cannot be fulfilled on {resource.qualified} "{name}": {why}', details=details)
+    )
 
 
 def precondition_failed(resource: Resource, name: str, why: str) -> ApiError:
@@ -152,9 +154,7 @@ def invalid_options(kind: str, causes: Sequence[Cause]) -> ApiError:
 def _invalid(what: str, details: dict[str, Any], name: str, causes: Sequence[Cause]) -> ApiError:
     texts = list(dict.fromkeys(f"{cause.field}: {cause.message}" for cause in causes))
     joined = texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"
-    details["causes"] = [
-        {"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes
-    ]
+    details["causes"] = [{"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes]
     return ApiError(status(422, f'{what} "{name}" is invalid: {joined}', details=details))
 
 

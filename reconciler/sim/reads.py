@@ -67,7 +67,9 @@ class Reads:
             # With a selector the server does not know how many are left.
             page.metadata.pop("remainingItemCount", None)
         if form == "Table":
-            return Response(200, JSON_HEADERS, table_body(resource, page, call.query.get("includeObject", ""), self._now()))
+            return Response(
+                200, JSON_HEADERS, table_body(resource, page, call.query.get("includeObject", ""), self._now())
+            )
         body = list_body(resource, page) if form == "object" else metadata_list_body(page)
         return Response(200, JSON_HEADERS, body)
 

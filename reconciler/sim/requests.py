@@ -1,7 +1,7 @@
 """Requests of the simulated API server, taken apart: which resource, which options, what body.
 
-    parse_path("/apis/apps/v1/namespaces/shop/deployments/web/status")
-    # Address("apps", "v1", "deployments", "shop", "web", "status")
+parse_path("/apis/apps/v1/namespaces/shop/deployments/web/status")
+# Address("apps", "v1", "deployments", "shop", "web", "status")
 """
 
 from __future__ import annotations

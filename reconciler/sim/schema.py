@@ -244,7 +244,9 @@ class _Compiler:
 
 
 def _table(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = orjson.loads((resources.files("reconciler.sim") / "schemas" / f"{name}.json").read_bytes())
+    content: dict[str, Any] = orjson.loads(
+        (resources.files("reconciler.sim") / "schemas" / f"{name}.json").read_bytes()
+    )
     return content
 
 

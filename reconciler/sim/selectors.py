@@ -76,6 +76,8 @@ def parse_fields(text: str) -> Callable[[str, str], bool] | None:
         return None
 
     def match(namespace: str, name: str) -> bool:
-        return all(((name if field == "metadata.name" else namespace) == value) is wanted for field, wanted, value in tests)
+        return all(
+            ((name if field == "metadata.name" else namespace) == value) is wanted for field, wanted, value in tests
+        )
 
     return match

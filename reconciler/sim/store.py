@@ -142,7 +142,9 @@ class Store:
             found = self.shelves[storage] = Shelf()
         return found
 
-    def put(self, storage: str, namespace: str, name: str, value: dict[str, Any], entries: dict[Owner, Entry]) -> Stored:
+    def put(
+        self, storage: str, namespace: str, name: str, value: dict[str, Any], entries: dict[Owner, Entry]
+    ) -> Stored:
         """Store a new version; sets its resourceVersion."""
         self.revision += 1
         metadata = {**value["metadata"], "resourceVersion": str(self.revision)}

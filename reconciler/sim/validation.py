@@ -121,7 +121,9 @@ def _structure(resource: Resource, value: Object, live: Object) -> Iterator[Caus
         if key in ("apiVersion", "kind", "metadata") or child is live.get(key):
             continue
         node = resource.node.child(key)
-        if node is not None:
+        if child is None and resource.custom and _needs_value(resource.node, key):
+            yield _wrong_type(resource.node.fields[key], child, key)
+        elif node is not None:
             yield from _check(node, child, live.get(key), key, resource.custom)
     for name in resource.node.required:
         if name not in value:
@@ -132,9 +134,7 @@ def _check(node: Node, value: Any, known: Any, path: str, custom: bool) -> Itera
     if value is known:
         return
     if custom and not _has_type(node, value):
-        wanted, given = _type_name(node), _type_of(value)
-        message = f'Invalid value: "{given}": {path} in body must be of type {wanted}: "{given}"'
-        yield Cause(path, "FieldValueTypeInvalid", message)
+        yield _wrong_type(node, value, path)
     elif isinstance(value, dict) and node.shape is Shape.MAP:
         yield from _check_struct(node, value, known if isinstance(known, dict) else {}, path, custom)
     elif isinstance(value, list) and node.shape is Shape.LIST:
@@ -154,9 +154,11 @@ def _check_struct(node: Node, value: Object, known: Object, path: str, custom: b
             yield required(f"{path}.{name}")
     for key, child in value.items():
         child_node = node.child(key)
+        where = f"{path}.{key}"
+        if child is None and custom and child_node is not None and _needs_value(node, key):
+            yield _wrong_type(child_node, child, where)
         if child_node is None or child is None:
             continue
-        where = f"{path}.{key}"
         allowed = node.enums.get(key)
         if allowed is not None and child not in allowed and (custom or child != ""):
             yield unsupported_value(where, child, allowed)
@@ -165,6 +167,18 @@ def _check_struct(node: Node, value: Object, known: Object, path: str, custom: b
             yield from _check(child_node, child, known.get(key), where, custom)
         if key in node.limits and child is not known.get(key):
             yield from _limits(node.limits[key], child, where, custom)
+
+
+def _wrong_type(node: Node, value: Any, path: str) -> Cause:
+    wanted, given = _type_name(node), _type_of(value)
+    message = f'Invalid value: "{given}": {path} in body must be of type {wanted}: "{given}"'
+    return Cause(path, "FieldValueTypeInvalid", message)
+
+
+def _needs_value(node: Node, key: str) -> bool:
+    """Whether null is no value of this field."""
+    child = node.child(key)
+    return key not in node.nullable and child is not None and child.shape is not Shape.ANY
 
 
 def _duplicates(node: Node, items: list[Any], path: str, custom: bool) -> Iterator[Cause]:
@@ -199,7 +213,9 @@ def _type_name(node: Node) -> str:
         return "object"
     if node.shape is Shape.LIST:
         return "array"
-    return {"numeric": "integer" if node.integer else "number", "untyped": "integer,string"}.get(node.scalar, node.scalar)
+    return {"numeric": "integer" if node.integer else "number", "untyped": "integer,string"}.get(
+        node.scalar, node.scalar
+    )
 
 
 def _type_of(value: Any) -> str:
@@ -254,7 +270,9 @@ def _pod(value: Object, live: Object | None) -> Iterator[Cause]:
     elif not same(_fixed_pod_spec(value.get("spec") or {}), _fixed_pod_spec(live.get("spec") or {})):
         names = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,"
         last = "`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it "
-        text = f"pod updates may not change fields other than {names}{last}to be set to 1 if it was previously negative)"
+        text = (
+            f"pod updates may not change fields other than {names}{last}to be set to 1 if it was previously negative)"
+        )
         yield forbidden_value("spec", text)
 
 

@@ -341,7 +341,7 @@ def _matching(body: Object, target: Target, *, apply: bool) -> Target:
         if apply:
             raise problems.bad_request(f"invalid object type: {group}/{version}, Kind={kind}")
         raise problems.bad_request(
-            f"{kind} in version \"{version}\" cannot be handled as a {resource.kind}: no kind \"{kind}\" is registered"
+            f'{kind} in version "{version}" cannot be handled as a {resource.kind}: no kind "{kind}" is registered'
         )
     metadata = body.get("metadata")
     if metadata is None:
@@ -359,5 +359,7 @@ def _matching(body: Object, target: Target, *, apply: bool) -> Target:
         text = f"the name of the object ({target.name} based on URL) was undeterminable: name must be provided"
         raise problems.bad_request(text)
     if name != target.name:
-        raise problems.bad_request(f"the name of the object ({name}) does not match the name on the URL ({target.name})")
+        raise problems.bad_request(
+            f"the name of the object ({name}) does not match the name on the URL ({target.name})"
+        )
     return target

@@ -128,14 +128,7 @@ class Writer:
         before = {} if resource.custom else zero(resource.node)
         before["metadata"] = {}
         owner = Owner(options.manager, "Update", resource.api_version)
-        compared = value
-        if resource.kind == "Secret" and body.get("stringData"):
-            # The author's fields are what was sent, before stringData is folded into data.
-            compared = {**value, "stringData": body["stringData"]}
-            compared["data"] = body.get("data") or {}
-            if not compared["data"]:
-                del compared["data"]
-        entries = ownership.update(resource.node, before, compared, {}, owner, self.time())
+        entries = ownership.update(resource.node, before, value, {}, owner, self.time())
         return self._put(target, value, entries, options.dry_run)
 
     def _namespace_exists(self, target: Target) -> None:
@@ -156,7 +149,7 @@ class Writer:
             message = f'{resource.qualified} "{target.name}" is forbidden: {why}'
             raise problems.ApiError(problems.status(403, message, details=details))
 
-    def _new_object(self, target: Target, body: Object) -> Object:
+    def _new_object(self, target: Target, body: Object, *, applied: bool = False) -> Object:
         """The first version: system fields set, completed, validated."""
         resource = target.resource
         given = body.get("metadata") or {}
@@ -179,7 +172,7 @@ class Writer:
             metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": target.name}
             value["spec"] = {"finalizers": ["kubernetes"]}
             value["status"] = {"phase": "Active"}
-        value = complete(resource, value, None)
+        value = complete(resource, value, None, applied=applied)
         if resource.storage == "/services":
             value = self._with_address(value)
         if resource.storage == "/pods":
@@ -218,15 +211,12 @@ class Writer:
             known = _entries_of_request(sent, known)
         # An object that nobody owns anything of (or whose managedFields this write resets) stays so.
         if known:
-            compared = value
-            if target.resource.kind == "Secret" and wanted.get("stringData"):
-                compared = {**value, "stringData": wanted["stringData"]}
             entries = ownership.update(
-                target.resource.node, live.value, _without_revision(compared, live), known, owner, self.time()
+                target.resource.node, live.value, _without_revision(value, live), known, owner, self.time()
             )
         return self._replace(target, live, value, entries, options)
 
-    def _next_value(self, target: Target, live: Stored, wanted: Object) -> Object:
+    def _next_value(self, target: Target, live: Stored, wanted: Object, *, applied: bool = False) -> Object:
         """The wanted object, restricted to what the endpoint may write, completed and validated."""
         before = live.value
         old_metadata = before["metadata"]
@@ -245,7 +235,7 @@ class Writer:
                     value["status"] = before["status"]
             metadata = self._next_metadata(old_metadata, wanted.get("metadata") or {})
         value["metadata"] = metadata
-        value = complete(target.resource, value, before)
+        value = complete(target.resource, value, before, applied=applied)
         if target.resource.storage == "/services" and not target.subresource:
             value = _keep_address(value, before)
         if self._generation_changes(target.resource, before, value):
@@ -307,24 +297,20 @@ class Writer:
         if live is None:
             return self._apply_absent(target, config, owner, reset, options), True
         entries = live.entries or self._before_first_apply(target, live)
-        outcome = ownership.apply(
-            resource.node, _bare(live), config, entries, owner, force=options.force, reset=reset
-        )
+        outcome = ownership.apply(resource.node, _bare(live), config, entries, owner, force=options.force, reset=reset)
         if outcome.conflicts and not options.force:
             raise problems.ApiError(conflict_status(outcome.conflicts))
         config_metadata = config.get("metadata") or {}
         expected = config_metadata.get("resourceVersion")
         if expected and expected != str(live.revision):
             raise problems.conflict(resource, target.name, problems.STALE)
-        value = self._next_value(target, live, outcome.value)
+        value = self._next_value(target, live, outcome.value, applied=True)
         after = outcome.entries
         if owner in after and not _unchanged(live, outcome.value):
             after[owner] = Entry(after[owner].fields, self.time())
         return self._replace(target, live, value, after, options), False
 
-    def _apply_absent(
-        self, target: Target, config: Object, owner: Owner, reset: FieldSet, options: Options
-    ) -> Stored:
+    def _apply_absent(self, target: Target, config: Object, owner: Owner, reset: FieldSet, options: Options) -> Stored:
         if target.subresource:
             raise problems.not_found(target.resource, target.name)
         uid = (config.get("metadata") or {}).get("uid")
@@ -332,7 +318,7 @@ class Writer:
             why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
             raise problems.conflict(target.resource, target.name, why)
         self._namespace_exists(target)
-        value = self._new_object(target, config)
+        value = self._new_object(target, config, applied=True)
         owned = fieldset.without_subtrees(merge.field_set(target.resource.node, config), reset)
         owned = fieldset.difference(owned, ownership.SERVER_FIELDS)
         entries = {owner: Entry(owned, self.time())} if owned else {}
@@ -344,7 +330,13 @@ class Writer:
         if not errors and not undecodable:
             return
         texts = [f"{path}: {message}" if path else message for path, message in errors]
-        shown = "" if not texts else texts[0] if len(texts) == 1 else "\n".join(["errors:", *(f"  {text}" for text in texts)])
+        shown = (
+            ""
+            if not texts
+            else texts[0]
+            if len(texts) == 1
+            else "\n".join(["errors:", *(f"  {text}" for text in texts)])
+        )
         resource = target.resource
         metadata = config.get("metadata") or {}
         namespace, name = metadata.get("namespace", ""), metadata.get("name", "")
@@ -517,7 +509,7 @@ def conflict_status(conflicts: tuple[tuple[Owner, FieldSet], ...]) -> problems.S
         found += [(_manager_text(owner), path) for path in fieldset.paths(fields)]
     found.sort(key=lambda one: one[0])
     if len(found) == 1:
-        text = f'conflict with {found[0][0]}: {found[0][1]}'
+        text = f"conflict with {found[0][0]}: {found[0][1]}"
     else:
         lines = []
         previous = None
@@ -529,7 +521,8 @@ def conflict_status(conflicts: tuple[tuple[Owner, FieldSet], ...]) -> problems.S
         text = "\n".join(lines)
     plural = "" if len(found) == 1 else "s"
     causes = [
-        {"reason": "FieldManagerConflict", "message": f"conflict with {manager}", "field": path} for manager, path in found
+        {"reason": "FieldManagerConflict", "message": f"conflict with {manager}", "field": path}
+        for manager, path in found
     ]
     message = f"Apply failed with {len(found)} conflict{plural}: {text}"
     return problems.status(409, message, details={"causes": causes})

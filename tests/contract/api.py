@@ -1,7 +1,8 @@
 """A thin, synchronous face on a Transport, so that a contract test reads like the requests it makes.
 
-A test gets an `Api` (see conftest.py) bound to one backend and one name space of names: the real API server, the simulated one
-over HTTP, or the simulated one called directly. Nothing here interprets answers; `expect` fails with the whole answer.
+A test gets an `Api` (see conftest.py) bound to one backend and one name space of names: the real API server, the
+simulated one over HTTP, or the simulated one called directly. Nothing here interprets answers; `expect` fails with
+the whole answer.
 
 Example: `api.apply("configmaps", "a", {"data": {"k": "v"}}).expect(201)["metadata"]["uid"]`.
 """

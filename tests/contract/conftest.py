@@ -1,8 +1,8 @@
 """The backends of the contract tests: `real`, `http` and `direct`.
 
-Every contract test runs on each of them: on a real kube-apiserver (marker `controlplane`), on the simulated API server over
-HTTP and on the same engine called directly. One server per backend and worker is shared by all tests, which keep apart by
-namespaces named after themselves.
+Every contract test runs on each of them: on a real kube-apiserver (marker `controlplane`), on the simulated API
+server over HTTP and on the same engine called directly. One server per backend and worker is shared by all tests,
+which keep apart by namespaces named after themselves.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def connected_fixture(request: pytest.FixtureRequest) -> Iterator[Connected]:
 
 def names_of(node: str) -> tuple[str, str]:
     """Two namespaces of one test: readable, at most 63 characters, distinct."""
-    words = re.sub(r"[^a-z0-9]+", "-", node.split("::")[-1].split("[")[0].removeprefix("test_").lower())
+    words = re.sub(r"[^a-z0-9]+", "-", node.rpartition("::")[2].partition("[")[0].removeprefix("test_").lower())
     digest = hashlib.sha256(node.encode()).hexdigest()[:8]
     return f"{words[:48].strip('-')}-{digest}", f"{words[:42].strip('-')}-spare-{digest}"
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.contract.api import APPLY, Api, Object, managers, owned
 
-DEPLOYMENT = {
+DEPLOYMENT: Object = {
     "selector": {"matchLabels": {"a": "b"}},
     "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "main", "image": "i:1"}]}},
 }

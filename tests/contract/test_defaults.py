@@ -209,7 +209,7 @@ def test_a_flink_pod_template_is_owned_as_an_atomic_list(api: Api) -> None:
     ("spec", "fields"),
     [
         (
-            {"selector": {"matchLabels": {"a": "c"}}, **{"template": deployment({"image": "i"})["template"]}},
+            {"selector": {"matchLabels": {"a": "c"}}, "template": deployment({"image": "i"})["template"]},
             ["spec.template.metadata.labels"],
         ),
         (deployment({}), ["spec.template.spec.containers[0].image"]),

@@ -1,7 +1,7 @@
 """History ends: what was compacted can no longer be listed, nor a list continued.
 
-A real API server forgets after five minutes; here its etcd is compacted at once, on a control plane of this module's own,
-because that takes away the history of everybody else's tests, too.
+A real API server forgets after five minutes; here its etcd is compacted at once, on a control plane of this module's
+own, because that takes away the history of everybody else's tests, too.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def expiring(request: pytest.FixtureRequest) -> Iterator[Expiring]:
             engine = simulated()
             api = Api("direct", engine.transport(), loop, "expiry", "expiry-spare")
 
-            def cut(_revision: str) -> None:
+            def cut(revision: str) -> None:
+                assert int(revision) == engine.revision
                 engine.compact()
         else:
             # Recent versions are served from the API server's memory unless this is off.

@@ -1,9 +1,10 @@
-"""Building the judge: a real kube-apiserver, kube-controller-manager and etcd from Go modules, and the Flink operator's CRDs.
+"""Building the judge: a real API server, controller manager and etcd from Go modules, and the Flink operator's CRDs.
 
-The tests that matter are answered by a real API server, so `make control-plane` makes one on any machine with Go and Maven:
-`kubernetes/go.mod` and `etcd/go.mod` beside this file pin every module by version and checksum, the binaries go to a cache
-outside the checkout (named after those files, Go's version and the platform, so that a changed pin builds anew and an old
-checkout still finds its own), and the CRDs come out of the operator's published API artifact, whose digest is pinned here.
+The tests that matter are answered by a real API server, so `make control-plane` makes one on any machine with Go and
+Maven: `kubernetes/go.mod` and `etcd/go.mod` beside this file pin every module by version and checksum, the binaries
+go to a cache outside the checkout (named after those files, Go's version and the platform, so that a changed pin
+builds anew and an old checkout still finds its own), and the CRDs come out of the operator's published API artifact,
+whose digest is pinned here.
 
 Where KUBEBUILDER_ASSETS names a directory with `kube-apiserver` and `etcd`, nothing is built and those are used.
 
@@ -183,7 +184,7 @@ def build_binaries(target: Path) -> None:
 
 
 def fetch_crds(target: Path) -> None:
-    """Take the CRDs out of the operator's API artifact, fetched with Maven from wherever Maven is configured to fetch."""
+    """Take the CRDs out of the operator's API artifact, fetched with Maven from where Maven is set up to fetch."""
     maven = shutil.which("mvn")
     if maven is None:
         raise BuildError("no `mvn` on PATH: install Maven 3.6 or newer (it fetches the Flink operator's CRDs)")

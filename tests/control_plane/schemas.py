@@ -1,9 +1,9 @@
 """Schema tables: what the simulator knows about types, derived from a real API server and never written by hand.
 
 The simulated API server must answer as the real one does about ownership (which list is a map and by which keys), about
-fields it does not know, and about defaults. All of that is in the real server's `/openapi/v3` and in the Flink operator's
-CRDs, but those are megabytes of prose; `make schemas` boils them down to `reconciler/sim/schemas/*.json`, which are
-committed. A test marked `controlplane` derives them again and fails when the committed tables are stale.
+fields it does not know, and about defaults. All of that is in the real server's `/openapi/v3` and in the Flink
+operator's CRDs, but those are megabytes of prose; `make schemas` boils them down to `reconciler/sim/schemas/*.json`,
+which are committed. A test marked `controlplane` derives them again and fails when the committed tables are stale.
 
 Files, each sorted and compact:
 
@@ -18,15 +18,15 @@ Files, each sorted and compact:
     RESOURCE = {"group": "", "version": "v1", "kind": "ConfigMap", "list_kind": "ConfigMapList", "plural": "configmaps",
                 "singular": "configmap", "namespaced": true, "verbs": [...], "short_names": ["cm"], "categories": [],
                 "subresources": ["status"], "type": "#core.v1.ConfigMap", "custom": false}
-               `custom` is true for a CRD's kinds: their status subresource does not count as spec for `generation`, unknown
-               fields are pruned, and strategic merge patch is refused (415). `columns` (CRDs only) are the printer columns
-               [{"name","type","jsonPath","priority"?,...}] of Table answers.
+               `custom` is true for a CRD's kinds: everything but metadata and status counts for `generation`, unknown
+               fields are pruned, strategic merge patch is refused (415). `columns` (CRDs only) are the printer
+               columns [{"name","type","jsonPath","priority"?,...}] of Table answers.
 
     TYPE = "string" | "integer" | "number" | "boolean"     a scalar
          | "scalar"                                         int-or-string or quantity: any scalar
          | "any"                                            schemaless: maps by field, lists atomic, scalars leaves
          | "#NAME"                                          the type of that name, in either file
-         | {"map": TYPE}                                    a map, owned key by key; with "atomic": true owned as a whole
+         | {"map": TYPE}                                    a map, owned key by key; "atomic": true: owned as a whole
          | {"list": TYPE}                                   an atomic list (owned as a whole)
          | {"list": TYPE, "set": true}                      a set, owned item by item (`v:`)
          | {"list": TYPE, "keys": ["containerPort", "protocol"]}   a list map, owned item by item (`k:`)
@@ -38,17 +38,17 @@ Files, each sorted and compact:
               "nullable": [FIELD, ...],
               "always": [FIELD, ...],                       structs the server writes as {} even where they are empty
               "atomic": true,                               owned as a whole (x-kubernetes-map-type: atomic)
-              "open": true}                                 unknown fields are kept (x-kubernetes-preserve-unknown-fields)
+              "open": true}                                 unknown fields are kept (preserve-unknown-fields)
 
-Types are named as in the server's OpenAPI without its prefixes: `core.v1.Container`, `apps.v1.Deployment`, `meta.v1.ObjectMeta`.
-Only built-in kinds that can be listed are in; defaults that are a type's zero value are left out, for the server refuses or
-omits those. What depends on more than one field is code in the simulator, seen by the contract tests: imagePullPolicy (Always
-for the tag latest or none, else IfNotPresent), a Service's cluster IP and target ports, a Deployment's rolling update
-(25 % each), a restart policy's limits.
+Types are named as in the server's OpenAPI without its prefixes: `core.v1.Container`, `apps.v1.Deployment`,
+`meta.v1.ObjectMeta`. Only built-in kinds that can be listed are in; defaults that are a type's zero value are left
+out, for the server refuses or omits those. What depends on more than one field is code in the simulator, seen by the
+contract tests: imagePullPolicy (Always for the tag latest or none, else IfNotPresent), a Service's cluster IP and
+target ports, a Deployment's rolling update (25 % each), a restart policy's limits.
 
 One example: `{"list": "#core.v1.ContainerPort", "keys": ["containerPort", "protocol"]}` together with
-`{"struct": {"containerPort": "integer", "protocol": "string", ...}, "defaults": {"protocol": "TCP"}, ...}` says that a port
-applied without a protocol is owned as `k:{"containerPort":8081,"protocol":"TCP"}`.
+`{"struct": {"containerPort": "integer", "protocol": "string", ...}, "defaults": {"protocol": "TCP"}, ...}` says that
+a port applied without a protocol is owned as `k:{"containerPort":8081,"protocol":"TCP"}`.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def references(table: Any) -> Iterator[str]:
 
 
 def structural(schema: dict[str, Any]) -> dict[str, Any]:
-    """A CRD's schema with its objects marked: an object without fields is empty there, unless it preserves what it is given."""
+    """A CRD's schema with its objects marked: one without fields is empty there, unless it preserves what is given."""
     marked = dict(schema)
     if schema.get("type") == "object" and not schema.get("x-kubernetes-preserve-unknown-fields"):
         marked["x-structural"] = True
@@ -217,7 +217,7 @@ def structural(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def custom_types(crd: dict[str, Any], version: dict[str, Any]) -> Tables:
-    """The types of one version of a CRD: its root, and every struct that occurs more than once under a name of its own."""
+    """The types of one version of a CRD: its root, and each struct that occurs more than once under its own name."""
     kind = crd["spec"]["names"]["kind"]
     root = convert(structural(version["schema"]["openAPIV3Schema"]))
     root["struct"].update({"apiVersion": "string", "kind": "string", "metadata": "#meta.v1.ObjectMeta"})

@@ -1,8 +1,9 @@
 """A running control plane for tests: etcd, kube-apiserver and, when asked, kube-controller-manager on 127.0.0.1.
 
-RBAC decides, users come from a token file (an administrator in system:masters and a few named users without any right), the
-Flink CRDs are installed and listable, and a kubeconfig stands beside. The programs belong to a supervisor that stops them when
-the last holder is gone, so that no killed test leaves a process behind; `attach` joins a control plane that runs already.
+RBAC decides, users come from a token file (an administrator in system:masters and a few named users without any
+right), the Flink CRDs are installed and listable, and a kubeconfig stands beside. The programs belong to a supervisor
+that stops them when the last holder is gone, so that no killed test leaves a process behind; `attach` joins a control
+plane that runs already.
 
 Example:
 
@@ -44,7 +45,7 @@ class ControlPlaneError(Exception):
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago: somebody else may take one before its program binds it, so starts are retried."""
+    """Ports that were free a moment ago: somebody else may take one before its program does, so starts are retried."""
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
@@ -84,7 +85,7 @@ class ControlPlane:
         return self.directory / f"kubeconfig-{user}.yaml"
 
     def service_account_token(self, namespace: str, name: str) -> str:
-        """Create a service account where it is absent and mint a token for it: a user for tests that need one of their own."""
+        """Create a service account where it is absent and mint a token for it: a user of a test's own."""
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts"
         created = call(self, "POST", path, {"metadata": {"name": name}})
         if created[0] not in (201, 409):

@@ -1,8 +1,9 @@
 """The specimen: one CRD of the tests' own with every kind of ownership, because Flink's CRDs have only the plain ones.
 
-The Flink operator's 1.10 schemas have neither sets, list maps, defaults nor subtrees that preserve unknown fields, but later
-versions and other operators have, and the service applies any kind. So the contract is shown on this kind, on the real server
-(`server.install_crd`) and on the simulated one (whose table of it is `reconciler/sim/schemas/specimen.json`).
+The Flink operator's 1.10 schemas have neither sets, list maps, defaults nor subtrees that preserve unknown fields,
+but later versions and other operators have, and the service applies any kind. So the contract is shown on this kind,
+on the real server (`server.install_crd`) and on the simulated one (whose table of it is
+`reconciler/sim/schemas/specimen.json`).
 
 Example: `spec.ports` is a list map by `port` and `protocol` (TCP by default): two managers may own one item each.
 """

@@ -1,10 +1,11 @@
 """The supervisor: one process that owns a control plane's programs for as long as somebody holds it.
 
-Tests get killed, workers of one test run share a control plane, and an API server whose etcd is gone does not end on SIGTERM.
-So nobody starts the programs directly: `server.py` starts this supervisor, which starts etcd, then the API server (and the
-controller manager when asked), writes `ready.json`, and counts the connections to its socket. A connection is a hold; the
-kernel closes it however its owner ends. When the last hold is gone the programs are stopped, the API server before etcd, and
-the directory is removed. Should the supervisor itself be killed, Linux ends the programs with it (PR_SET_PDEATHSIG).
+Tests get killed, workers of one test run share a control plane, and an API server whose etcd is gone does not end on
+SIGTERM. So nobody starts the programs directly: `server.py` starts this supervisor, which starts etcd, then the API
+server (and the controller manager when asked), writes `ready.json`, and counts the connections to its socket. A
+connection is a hold; the kernel closes it however its owner ends. When the last hold is gone the programs are
+stopped, the API server before etcd, and the directory is removed. Should the supervisor itself be killed, Linux ends
+the programs with it (PR_SET_PDEATHSIG).
 
 Example: `python -m tests.control_plane.supervisor DIRECTORY` with `DIRECTORY/plan.json` written by `server.py`.
 """
@@ -12,6 +13,7 @@ Example: `python -m tests.control_plane.supervisor DIRECTORY` with `DIRECTORY/pl
 from __future__ import annotations
 
 import ctypes
+import http.client
 import json
 import os
 import selectors
@@ -22,11 +24,10 @@ import ssl
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
 
 READY_WITHIN_S = 120.0
 FIRST_HOLD_WITHIN_S = 60.0
@@ -106,13 +107,21 @@ def wait_until(what: str, answers: Callable[[], bool], programs: Programs) -> No
 
 def answers_ok(url: str, ca_file: Path | None, token: str | None) -> bool:
     """Whether a GET of the address answers 200; an absent certificate file means the server is still starting."""
+    address = urlsplit(url)
+    connection: http.client.HTTPConnection | None = None
     try:
-        context = ssl.create_default_context(cafile=str(ca_file)) if ca_file else None
-        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
-        with urllib.request.urlopen(request, timeout=5, context=context) as response:
-            return bool(response.status == 200)
-    except (OSError, urllib.error.URLError):
+        if ca_file is None:
+            connection = http.client.HTTPConnection(address.netloc, timeout=5)
+        else:
+            context = ssl.create_default_context(cafile=str(ca_file))
+            connection = http.client.HTTPSConnection(address.netloc, timeout=5, context=context)
+        connection.request("GET", address.path, headers={"Authorization": f"Bearer {token}"} if token else {})
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
         return False
+    finally:
+        if connection is not None:
+            connection.close()
 
 
 def start_all(plan: dict[str, object], programs: Programs) -> None:

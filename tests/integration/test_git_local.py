@@ -163,7 +163,11 @@ def test_a_file_that_changes_while_it_is_read_is_said(tmp_path: Path) -> None:
 def test_limits_hold_for_directories_too(tmp_path: Path, limits: GitLimits) -> None:
     for name in "abc":
         (tmp_path / name).write_text("xxx" + name)
-    with pytest.raises(SourceError) as caught:
+
+    def read() -> None:
         tree = working_tree_listing(tmp_path, limits)
         tree.read([entry.blob for entry in tree.files.values()])
+
+    with pytest.raises(SourceError) as caught:
+        read()
     assert caught.value.reason.code == "TooLarge"

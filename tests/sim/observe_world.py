@@ -69,6 +69,7 @@ class SmallApi:
         self.objects: dict[ObjectKey, Manifest] = {}
         self.log: list[Event] = []
         self.requests: list[str] = []
+        self.watched_from: list[int] = []
         self.reachable = True
         self.mute_watches = False  # watches stay open and say nothing
         self.refuse: dict[str, Response] = {}  # by "LIST plural", "META plural", "GET plural", "WATCH plural"
@@ -171,11 +172,13 @@ class SmallApi:
             self._reach(what)
             query = dict(request.query)
             plural = request.path.rsplit("/", 1)[1]
+            self.watched_from.append(int(query["resourceVersion"]))
             refusal = self.refuse.get(f"WATCH {plural}") or self._script(f"WATCH {plural}")
             if refusal is None and int(query["resourceVersion"]) < self.compacted:
                 refusal = failure(410, "Expired", "too old resource version")
             if refusal is not None:
-                yield Stream(refusal.status, {}, refusal.body, _nothing())
+                lines = _given(refusal.body.splitlines() if refusal.status == 200 else [])
+                yield Stream(refusal.status, {}, refusal.body, lines)
                 return
             lines = self._lines(plural, int(query["resourceVersion"]))
             async with aclosing(lines):
@@ -326,6 +329,6 @@ class _Socket:
         self.api.open_now -= 1
 
 
-async def _nothing() -> AsyncGenerator[bytes, None]:
-    return
-    yield b""
+async def _given(lines: list[bytes]) -> AsyncGenerator[bytes, None]:
+    for line in lines:
+        yield line

@@ -204,22 +204,47 @@ async def test_a_deletion_that_cannot_be_confirmed_is_tried_again() -> None:
         assert world.spec("a") is None
 
 
+@pytest.mark.parametrize("said_as", ["status", "event"])
+def test_a_version_too_old_lists_again_whichever_way_it_is_said(said_as: str) -> None:
+    async def scenario() -> None:
+        gone = failure(410, "Expired", "too old resource version")
+        line = b'{"type":"ERROR","object":' + gone.body + b"}"
+        api = SmallApi()
+        api.put("b", {"k": 1})
+        async with observing(api, check_interval_s=1000) as world:
+            await asyncio.sleep(1)
+            api.scripted.append(("WATCH flinkdeployments", gone if said_as == "status" else Response(200, {}, line)))
+            api.cut_watches()
+            api.put("a", {"k": 1})
+            api.drop("b")
+            api.compact()
+            await asyncio.sleep(10)
+            assert (world.spec("a"), world.spec("b")) == ({"k": 1}, None)
+            assert api.count("LIST") == 2
+            await asyncio.sleep(50)
+            assert api.count("LIST") == 2
+
+    run(scenario())
+
+
 @simulated
-async def test_a_version_too_old_lists_again_whichever_way_it_is_said() -> None:
-    gone = failure(410, "Expired", "too old resource version")
+async def test_a_watch_goes_on_where_the_last_one_ended() -> None:
     api = SmallApi()
-    async with observing(api, check_interval_s=1000) as world:
+    async with observing(api, check_interval_s=1000):
         await asyncio.sleep(1)
-        api.scripted.append(("WATCH flinkdeployments", gone))
+        for number in range(3):
+            api.put("a", {"k": number})
+            await asyncio.sleep(0.1)
+            api.cut_watches()
+            await asyncio.sleep(5)
+        assert api.watched_from == [100, 101, 102, 103]
+        assert api.count("LIST") == 1
+        await asyncio.sleep(61)
+        api.put("c", {"k": 1}, kind="ConfigMap")
+        await asyncio.sleep(61)
         api.cut_watches()
-        api.put("a", {"k": 1})
-        api.compact()
-        await asyncio.sleep(10)
-        assert world.spec("a") == {"k": 1}
-        lists = api.count("LIST")
-        assert lists >= 2
-        await asyncio.sleep(50)
-        assert api.count("LIST") == lists
+        await asyncio.sleep(5)
+        assert api.watched_from[-1] == api.revision, "a bookmark moves it on, too"
 
 
 @simulated
@@ -516,8 +541,8 @@ async def chaos(seed: int) -> tuple[list[str], int]:
         api.faults.rate, api.reachable = 0.0, True
         await asyncio.sleep(700)
         world.assert_true_to_the_cluster()
-        for kind in ALL:
-            assert world.observer.problem(kind.group_kind) is None
+        for followed in ALL:
+            assert world.observer.problem(followed.group_kind) is None
         assert api.open_max <= 12
         return api.requests, world.heard
 

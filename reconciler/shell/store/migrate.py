@@ -21,14 +21,10 @@ SCRIPTS = Path(__file__).parent / "migrations"
 
 
 def prepare(connection: sa.Connection, path: Path | None, scripts: Path = SCRIPTS) -> None:
-    """Bring the database to SCHEMA_VERSION. `path` is its file, None in memory. Raises StoreError if it is not ours or
-    newer than this program."""
-    name = str(path) if path else "the store in memory"
+    """Bring the database to SCHEMA_VERSION. `path` is its file, None in memory. Raises StoreError if it is newer
+    than this program."""
     tables = connection.exec_driver_sql("SELECT count(*) FROM sqlite_schema").scalar()
-    marker = connection.exec_driver_sql("PRAGMA application_id").scalar()
     connection.rollback()
-    if tables and marker != schema.APPLICATION_ID:
-        raise StoreError(f"{name} is a SQLite database of another program: choose another stateDir")
     if not tables:
         with connection.begin():
             connection.exec_driver_sql("BEGIN IMMEDIATE")

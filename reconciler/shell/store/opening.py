@@ -25,6 +25,7 @@ from reconciler.shell.store.sqlite import SqlStore, raw_connection
 from reconciler.shell.store.statements import upsert
 
 MEMORY = ":memory:"
+SQLITE_HEADER = b"SQLite format 3\0"
 
 #: How long a statement waits for another process's transaction. There is none but in the moment of a takeover.
 BUSY_TIMEOUT_MS = 5000
@@ -110,18 +111,39 @@ def _connect(file: Path | None, data: bytes | None) -> sa.Connection:
             # Bytes 18 and 19 of the header say "write-ahead log" in the copy of a file; memory has none.
             raw.deserialize(data[:18] + b"\x01\x01" + data[20:])
     else:
-        try:
-            # Releases may hold Secrets, so nobody else reads the file; SQLite gives its log the same mode.
-            os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        except OSError as error:
-            raise StoreError(f"cannot open {file}: {error.strerror}") from error
+        _prepare_file(file)
         raw = sqlite3.connect(file, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000)
     try:
+        _require_ours(raw, file)
         _configure(raw, file)
     except BaseException:
         raw.close()
         raise
     return _wrap(raw)
+
+
+def _prepare_file(file: Path) -> None:
+    """Make the file if it is not there. Releases may hold Secrets, so nobody else may read it; SQLite gives its log the
+    same mode."""
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            start = os.read(descriptor, len(SQLITE_HEADER))
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise StoreError(f"cannot open {file}: {error.strerror}") from error
+    if start and start != SQLITE_HEADER:
+        # SQLite would take a very short file for an empty database, and overwrite it.
+        raise sqlite3.DatabaseError("file is not a database")
+
+
+def _require_ours(raw: sqlite3.Connection, file: Path | None) -> None:
+    """Nothing is changed in a database of another program, not even its journal mode."""
+    (tables,) = raw.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    (marker,) = raw.execute("PRAGMA application_id").fetchone()
+    if tables and marker != schema.APPLICATION_ID:
+        raise StoreError(f"{file or 'the copy'} is a SQLite database of another program: choose another stateDir")
 
 
 def _configure(raw: sqlite3.Connection, file: Path | None) -> None:
