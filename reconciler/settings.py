@@ -134,7 +134,7 @@ class _Reader:
     def settings(self) -> Settings:
         """Read everything."""
         if not isinstance(self._root, dict):
-            self._error((), "invalid-type", "settings are a map")
+            self._error((), "invalid-type", "settings must be a map")
             self._root = {}
         self._check_keys((), self._root, {re.split(r"[.\[]", row.path)[0] for row in SETTINGS})
         self._check_variables()
@@ -202,19 +202,21 @@ class _Reader:
     def _repositories(self, protocols: tuple[str, ...] | None) -> Iterator[Repository]:
         written = self._at(("repositories",)) or []
         if not isinstance(written, list):
-            self._error(("repositories",), "invalid-type", "repositories is a list")
+            self._error(("repositories",), "invalid-type", "repositories must be a list")
             return
         names: set[str] = set()
         for index in range(len(written)):
             path: DocumentPath = ("repositories", index)
             value = self._map(path)
+            if written[index] is not None and not isinstance(written[index], dict):
+                continue
             known = {name.partition(".")[0] for name in rows_below("repositories[].")}
             self._check_keys(path, value, known)
             repository = self._scalars("repositories[].", path)
             credentials = rows_below("repositories[].credentials.")
             self._check_keys((*path, "credentials"), self._map((*path, "credentials")), set(credentials))
             secret = self._scalars("repositories[].credentials.", (*path, "credentials"))
-            if repository["name"] in names:
+            if repository["name"] is not None and repository["name"] in names:
                 self._error((*path, "name"), "duplicate-name", f"two repositories are named {repository['name']!r}")
             names.add(repository["name"])
             self._check_url(repository["url"], protocols, (*path, "url"))
@@ -266,7 +268,8 @@ class _Reader:
         if value is None:
             return {}
         if not isinstance(value, dict):
-            self._error(path, "invalid-type", f"{path[-1]} is a map")
+            what = "each item of the list" if isinstance(path[-1], int) else path[-1]
+            self._error(path, "invalid-type", f"{what} must be a map")
             return {}
         return value
 

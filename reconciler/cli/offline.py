@@ -1,7 +1,7 @@
 """The commands that need no daemon and no cluster: validate, render, waves, init.
 
-Each is a plain function from a path to a value; argument parsing, output formats and exit codes are `cli.main`'s. Nothing
-here imports kubernetes, sqlalchemy or aiohttp, so these commands start at once.
+Each is a plain function from a path to a value; argument parsing, output formats and exit codes are `cli.main`'s.
+Nothing here imports kubernetes, sqlalchemy or aiohttp, so these commands start at once.
 
     validate(path) -> list[Problem]                      a fleet repository, a directory of documents, or one file
     problems_text(problems) -> str                       for people; problems_json(problems) -> the `-o json` shape
@@ -135,7 +135,7 @@ def _duration(seconds: float) -> str:
     return "".join(f"{number}{unit}" for number, unit in parts if number) or "0s"
 
 
-# ---- reading a working tree --------------------------------------------------------------------------------------------
+# ---- reading a working tree --------------------------------------------------------------------------------------
 
 
 def list_directory(root: Path) -> tuple[dict[str, tuple[str, str]], dict[str, Path]]:
@@ -174,7 +174,7 @@ def _existing(path: Path) -> Path:
     return path
 
 
-# ---- validate ----------------------------------------------------------------------------------------------------------
+# ---- validate ----------------------------------------------------------------------------------------------------
 
 
 def validate(path: Path, scope: Scope | None = None) -> list[Problem]:
@@ -239,7 +239,7 @@ def problems_json(problems: Sequence[Problem]) -> dict[str, Any]:
     return {"problems": [problem.as_json() for problem in problems]}
 
 
-# ---- render ------------------------------------------------------------------------------------------------------------
+# ---- render ------------------------------------------------------------------------------------------------------
 
 
 def find_application(name: str, snapshot: FleetSnapshot) -> str:
@@ -258,8 +258,8 @@ def find_application(name: str, snapshot: FleetSnapshot) -> str:
 def render(
     path: Path, application: str | None = None, cluster: str | None = None, scope: Scope | None = None
 ) -> RenderResult:
-    """The manifests as they are declared, without the ownership mark. With an `application`, only its problems and those
-    of the fleet as a whole keep it from being rendered."""
+    """The manifests as they are declared, without the ownership mark. With an `application`, only its own problems and
+    those of the fleet as a whole keep it from being rendered."""
     _existing(path)
     if not path.is_dir():
         raise UsageError(f"{path} is not a directory", "give the directory that holds fleet.yaml")
@@ -301,7 +301,7 @@ def _errors_of(snapshot: FleetSnapshot, names: Sequence[str]) -> list[Problem]:
     return found
 
 
-# ---- waves -------------------------------------------------------------------------------------------------------------
+# ---- waves -------------------------------------------------------------------------------------------------------
 
 
 def waves(policy_file: Path, clusters_path: Path) -> WavesResult:
@@ -335,11 +335,8 @@ def _documents(path: Path, problems: list[Problem]) -> list[Any]:
     files: Mapping[str, Path] = {path.name: path}
     if path.is_dir():
         listing, _ = list_directory(path)
-        files = {
-            name: path / name
-            for name, (mode, _) in sorted(listing.items())
-            if mode != "120000" and name.endswith(_YAML)
-        }
+        names = [name for name, (mode, _) in listing.items() if mode != "120000" and name.endswith(_YAML)]
+        files = {name: path / name for name in sorted(names)}
     values = []
     for name, file in files.items():
         documents, found = parse_file(name, file.read_bytes())
@@ -350,7 +347,7 @@ def _documents(path: Path, problems: list[Problem]) -> list[Any]:
     return values
 
 
-# ---- init --------------------------------------------------------------------------------------------------------------
+# ---- init --------------------------------------------------------------------------------------------------------
 
 
 def init(directory: Path) -> list[str]:

@@ -138,7 +138,7 @@ def _kept(last: FleetSnapshot | None, problems: tuple[Problem, ...]) -> FleetSna
     return replace(last or EMPTY_SNAPSHOT, problems=problems, deletions_allowed=False, kept=reason)
 
 
-# ---- reading ---------------------------------------------------------------------------------------------------------
+# ---- reading ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +208,7 @@ def _misplaced(parsed: Parsed) -> Problem:
     return parsed.document.problem((), "misplaced-document", says, hint)
 
 
-# ---- what applications share -----------------------------------------------------------------------------------------
+# ---- what applications share ------------------------------------------------------------------------------------
 
 
 def _shared(fleet: Fleet, selected: Selected, reading: _Reading, settings: FleetSettings) -> Shared:

@@ -23,7 +23,9 @@ class Thresholds:
     """Times in seconds after which waiting becomes Degraded. The defaults are starting points from operating
     experience; `policies/health.yaml` and HealthPolicy documents set them by these names."""
 
-    progress_deadline_s: float = 900.0  # to come up, or to be taken over by the operator at all
+    progress_deadline_s: float = 900.0  # a Flink job or session cluster that does not come up
+    no_status_s: float = 900.0  # the operator does not take it over at all
+    workload_deadline_s: float = 600.0  # a built-in workload that does not get its pods, or an address
     rejected_s: float = 120.0  # a refused spec: an error left over from the spec before goes away by then
     stopped_s: float = 180.0  # JobManager gone or job cancelled while it should run: the operator redeploys
     restarting_s: float = 120.0  # one restart of a job that was stable
@@ -163,8 +165,8 @@ def _times(value: Any, depth: int) -> Iterator[float]:
 
 
 def last_written_s(manifest: Mapping[str, Any]) -> float | None:
-    """When somebody last wrote the object itself (not its status), as its managedFields tell; else its creation."""
-    metadata = metadata_of(manifest)
-    entries = [entry for entry in items_at(metadata, "managedFields") if not entry.get("subresource")]
+    """When somebody last wrote the object itself (not its status), as its managedFields tell; None if they don't. The
+    creation says nothing: the spec may have been written many times since."""
+    entries = [entry for entry in items_at(metadata_of(manifest), "managedFields") if not entry.get("subresource")]
     written = [found for entry in entries if (found := time_s(entry.get("time"))) is not None]
-    return max(written, default=time_s(metadata.get("creationTimestamp")))
+    return max(written, default=None)

@@ -173,7 +173,7 @@ def _no_status(look: _Look) -> Judged | None:
     if look.flink.wanted_suspended:
         return look.says(Health.SUSPENDED, "no-status", "Suspended", "suspended from the start; it gets no status")
     message = "no status: the operator is not reconciling it, or does not support its flinkVersion"
-    limit_s = look.thresholds.progress_deadline_s
+    limit_s = look.thresholds.no_status_s
     return look.says(Health.PROGRESSING, "no-status", "NotReconciled", message, limit_s=limit_s)
 
 

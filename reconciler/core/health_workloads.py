@@ -97,7 +97,7 @@ def stateful_set_health(manifest: Manifest, facts: Facts, now_s: float, threshol
         message = f"{number_at(status, 'updatedReplicas')} of {wanted} replicas are at the new revision"
     else:
         return _settled(facts, now_s, Health.HEALTHY, Reason("Ready", f"{ready} of {wanted} replicas are ready"))
-    reason, limit_s = Reason("RollingOut", message), thresholds.progress_deadline_s
+    reason, limit_s = Reason("RollingOut", message), thresholds.workload_deadline_s
     return _progressing(manifest, facts, now_s, "rolling", reason, limit_s)
 
 
@@ -118,7 +118,7 @@ def daemon_set_health(manifest: Manifest, facts: Facts, now_s: float, thresholds
     if "desiredNumberScheduled" in status and updated >= wanted and ready >= wanted:
         return _settled(facts, now_s, Health.HEALTHY, Reason("Available", f"{ready} of {wanted} pods are available"))
     message = f"{updated} of {wanted} pods are updated, {ready} available"
-    reason, limit_s = Reason("RollingOut", message), thresholds.progress_deadline_s
+    reason, limit_s = Reason("RollingOut", message), thresholds.workload_deadline_s
     return _progressing(manifest, facts, now_s, "rolling", reason, limit_s)
 
 
@@ -154,7 +154,7 @@ def pod_health(manifest: Manifest, facts: Facts, now_s: float, thresholds: Thres
         reason = spoken(text_at(scheduled, "reason") or "Unscheduled", text_at(scheduled, "message") or "no node yet")
     else:
         reason = spoken("NotReady", text_at(condition(status, "Ready"), "message") or f"phase {phase or 'Pending'}")
-    return _progressing(manifest, facts, now_s, "starting", reason, thresholds.progress_deadline_s)
+    return _progressing(manifest, facts, now_s, "starting", reason, thresholds.workload_deadline_s)
 
 
 def _exit(containers: list[Mapping[str, Any]]) -> str:
@@ -194,4 +194,4 @@ def service_health(manifest: Manifest, facts: Facts, now_s: float, thresholds: T
     if items_at(map_at(manifest, "status", "loadBalancer"), "ingress"):
         return _settled(facts, now_s, Health.HEALTHY, Reason("AddressAssigned", "the load balancer has an address"))
     reason = Reason("NoAddress", "the load balancer has no address yet")
-    return _progressing(manifest, facts, now_s, "pending", reason, thresholds.progress_deadline_s)
+    return _progressing(manifest, facts, now_s, "pending", reason, thresholds.workload_deadline_s)

@@ -116,7 +116,7 @@ def _parse_known(document: Document, kind: str, name: str) -> Parsed:
         return Parsed(kind, name, document, None, (warning,))
     findings = check(schemas.SCHEMAS[kind], value)
     if not _errors(findings):
-        findings += _CHECKS[kind](value["spec"])
+        findings += _CHECKS[kind](value.get("spec") or {})
     problems = tuple(_problem(document, finding) for finding in findings)
     built = None if _errors(findings) else _BUILDERS[kind](document, findings)
     return Parsed(kind, name, document, built, problems)
@@ -255,7 +255,7 @@ def _build_fleet(document: Document, _findings: list[Finding]) -> Fleet:
 
 
 def _build_cluster(document: Document, findings: list[Finding]) -> Cluster:
-    metadata, spec = document.value["metadata"], document.value["spec"]
+    metadata, spec = document.value["metadata"], document.value.get("spec") or {}
     stale_after_s = duration_s(spec.get("staleAfter"))
     return Cluster(
         name=metadata["name"],

@@ -31,7 +31,7 @@ def _document(api_version: str, kind: str, spec: Schema, *, name: str = "dns-lab
     return {
         "title": kind,
         "type": "object",
-        "required": ["apiVersion", "kind", "metadata", "spec"],
+        "required": ["apiVersion", "kind", "metadata", *(["spec"] if spec["required"] else [])],
         "properties": {
             "apiVersion": {"type": "string", "enum": [api_version]},
             "kind": {"type": "string", "enum": [kind]},

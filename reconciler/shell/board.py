@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from reconciler.core.actions import Wait
 from reconciler.core.model import ClusterView, Now, Reason, Target, TargetVerdict
 
-#: When a target's verdict was last proven current: Now.monotonic, None if not in this boot.
+#: When a target's verdict was last proven current: Now.monotonic, None if by nothing but its own objects.
 Freshness = Callable[[Target], float | None]
 
 
@@ -86,8 +86,8 @@ class Board:
         entry = self.clusters.get(target.cluster)
         if verdict is None or entry is None:
             return None
-        observed_at = entry.freshness(target)
-        return None if observed_at is None else replace(verdict, observed_at=observed_at)
+        fresh_at = entry.freshness(target)
+        return verdict if fresh_at is None else replace(verdict, observed_at=max(verdict.observed_at, fresh_at))
 
     def observe(self, targets: Iterable[Target]) -> dict[Target, TargetVerdict]:
         """Verdicts on `targets`, as one consistent copy."""

@@ -191,9 +191,13 @@ class Mirror:
                 timeout_s=self._limits.fetch_timeout_s,
                 watch=self._check_size,
             )  # fmt: skip
-        except SourceError:
+        except SourceError as error:
             # What was killed may have left a lock, which would refuse every later fetch.
             self._remove_leftovers()
+            if error.reason.code == "TooLarge":
+                self._reader.close()
+                _remove(self._path)
+                self._ready = False
             raise
 
     def _remote(

@@ -79,6 +79,10 @@ class Judging:
         """What is assigned to, or known of, `target` changed."""
         self._dirty.add(target)
 
+    def is_due(self, target: Target) -> bool:
+        """True if something about `target` changed that is not judged yet: its verdict is not getting any fresher."""
+        return target in self._dirty
+
     def assign(self, target: Target, sent: SentRelease) -> None:
         """`target` is to have `sent` now. Facts of another release do not count against this one."""
         known = self._sent.get(target)
@@ -155,7 +159,9 @@ class Judging:
                 self._facts[target, key] = after
                 judged.facts.append((target, key, after))
             parts.append(verdict)
-        whole = judge_target(target, sent.digest, parts, items, now.monotonic, disabled=disabled)
+        entries = [observer.cache.entry(key) for key in sent.objects]
+        observed_at = max((entry.observed_at for entry in entries if entry is not None), default=0.0)
+        whole = judge_target(target, sent.digest, parts, items, observed_at, disabled=disabled)
         unwell = whole.health is not Health.HEALTHY or whole.sync in (Sync.ASK, Sync.UNKNOWN)
         return whole, unwell
 

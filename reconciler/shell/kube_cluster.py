@@ -180,7 +180,8 @@ class KubeCluster:
         answer = await self._json(
             "PATCH", path, attempt, query=tuple(query), body=body, content_type="application/apply-patch+yaml"
         )
-        return self._object(answer, attempt)
+        # What a dry-run would create has no resourceVersion: it is checked for being the right object only.
+        return answer if dry_run and ObjectKey.of(answer) == key else self._object(answer, attempt)
 
     async def delete(self, api_version: str, key: ObjectKey, uid: str, propagation: str = "Background") -> bool:
         """Delete the object with this `uid` (another one: ObjectConflictError). True if it is gone now, False if the

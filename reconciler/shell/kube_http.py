@@ -103,7 +103,11 @@ class AiohttpTransport:
             try:
                 yield Stream(answer.status, lower_case(answer.headers), body, lines)
             finally:
-                # A closed connection, not one given back to the pool: the server would go on writing into it.
+                # A closed connection, not one given back to the pool: the server would go on writing into it. Aborted,
+                # for closing TLS politely would keep the socket until the server, busy writing, says goodbye.
+                connection = answer.connection
+                if connection is not None and connection.transport is not None:
+                    connection.transport.abort()
                 answer.close()
                 await lines.aclose()
 

@@ -136,10 +136,6 @@ class PluginCredentials:
         async with self._lock:
             now = asyncio.get_running_loop().time()
             if self._value is None or now - self._asked_at >= TOKEN_MAX_AGE_S:
-                # The loader logs a failing plugin and keeps what it had; only a new token counts.
-                self.loader.__dict__.pop("token", None)
-                self.configuration.api_key.pop("BearerToken", None)
-                self._value = None
                 await run_loader(self.loader, self.configuration, "the kubeconfig's credential plugin")
                 self._value = self.configuration.api_key.get("BearerToken")
                 self._asked_at = now
@@ -150,8 +146,10 @@ class PluginCredentials:
     def rejected(self) -> None:
         """Ask the plugin before the next request, its own idea of the expiry notwithstanding."""
         self._value = None
-        if hasattr(self.loader, "exec_plugin_expiry"):
-            del self.loader.exec_plugin_expiry
+        # The loader logs a plugin that fails and keeps what it had; after a rejection only a new token counts.
+        self.configuration.api_key.pop("BearerToken", None)
+        for name in ("token", "exec_plugin_expiry"):
+            self.loader.__dict__.pop(name, None)
 
 
 Credentials = FixedCredentials | TokenFileCredentials | PluginCredentials

@@ -106,8 +106,11 @@ class Lane:
         )
 
     def freshness(self, target: Target) -> float | None:
-        """When the verdict on `target` was last proven current. Kinds without a watch are re-listed now and then; a
-        target that has no watched kind at all is as fresh as the cluster was last heard."""
+        """When the verdict on `target` was last proven current, but for what its own objects say; None while a change
+        is not judged yet. Kinds without a watch are re-listed now and then; a target that has no watched kind at all is
+        as fresh as the cluster was last heard."""
+        if self.judging.is_due(target):
+            return None
         watched = {kind.group_kind for kind in self.observer.watched()}
         kinds = sorted(self._kinds.get(target, frozenset()) & watched)
         if not kinds:

@@ -48,13 +48,13 @@ class Metrics:
                 )
         self.set("build_info", 1, version=version)
 
-    def add(self, name: str, amount: float = 1, **labels: str) -> None:
+    def add(self, name: str, amount: float = 1, /, **labels: str) -> None:
         """Raise counter `name` by `amount`."""
         values = self._values(name, labels)
         counter = self._counters[name]
         (counter.labels(*values) if values else counter).inc(amount)
 
-    def set(self, name: str, value: float, **labels: str) -> None:
+    def set(self, name: str, value: float, /, **labels: str) -> None:
         """Set gauge `name`."""
         values = self._values(name, labels)
         gauge = self._gauges[name]
@@ -68,13 +68,13 @@ class Metrics:
         for key in sorted(values):
             self.set(name, values[key], **{label: key})
 
-    def observe(self, name: str, value: float, **labels: str) -> None:
+    def observe(self, name: str, value: float, /, **labels: str) -> None:
         """Count `value` (seconds, for durations) in histogram `name`."""
         values = self._values(name, labels)
         histogram = self._histograms[name]
         (histogram.labels(*values) if values else histogram).observe(value)
 
-    def value(self, name: str, **labels: str) -> float:
+    def value(self, name: str, /, **labels: str) -> float:
         """What counter or gauge `name` stands at: 0 if it was never touched."""
         suffix = "_total" if name in self._counters else ""
         return self.registry.get_sample_value(f"{PREFIX}{name}{suffix}", labels) or 0.0

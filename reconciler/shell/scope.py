@@ -1,8 +1,8 @@
 """Scope: the only way a task starts.
 
 A task that nobody owns loses its exception, outlives its daemon and starts in an order nobody can repeat. So tasks
-belong to a scope: they start in the order they are named, an exception that a child did not handle is reported at once (the
-daemon then ends: fail fast), and closing cancels the newest first, each one waited for before the next.
+belong to a scope: they start in the order they are named, an exception that a child did not handle is reported at once
+(the daemon then ends: fail fast), and closing cancels the newest first, each one waited for before the next.
 
     scope = Scope("daemon", on_failure=lambda name, error: stop.set_result(error))
     scope.start("lane:eu-west-1a", lane.run())

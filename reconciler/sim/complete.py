@@ -20,6 +20,8 @@ from typing import Any
 from reconciler.sim.schema import ANY, Node, Resource, Shape
 
 QUANTITY = "api.resource.Quantity"
+#: Metadata is completed by the rules of built-in kinds, custom objects' too.
+OBJECT_META = "meta.v1.ObjectMeta"
 
 
 class Rules(enum.Enum):
@@ -60,6 +62,8 @@ def _fill(node: Node, value: Any, known: Any, rules: Rules) -> Any:
     shape = node.shape
     if shape is Shape.MAP and value.__class__ is dict:
         if node.struct:
+            if node.name == OBJECT_META:
+                rules = Rules.BUILT_IN
             return _fill_struct(node, value, known if known.__class__ is dict else {}, rules)
         element = node.element
         if (
@@ -168,7 +172,7 @@ def zero(node: Node) -> dict[str, Any]:
         if key in node.fields:
             result[key] = zero(node.fields[key])
     for key, child in node.fields.items():
-        if child.name == "meta.v1.ObjectMeta":
+        if child.name == OBJECT_META:
             result[key] = {}
     for key in node.required:
         child = node.fields.get(key, ANY)
@@ -215,12 +219,11 @@ def _pod_spec(spec: dict[str, Any]) -> dict[str, Any]:
 def _service_spec(spec: dict[str, Any]) -> dict[str, Any]:
     if spec.get("type", "ClusterIP") == "ExternalName":
         return {}
-    found: dict[str, Any] = {}
-    if "ipFamilies" not in spec:
-        found["ipFamilies"] = ["IPv4"]
-    if "ipFamilyPolicy" not in spec:
-        found["ipFamilyPolicy"] = "SingleStack"
-    return found
+    # A headless service without a selector is assumed to have endpoints of both families.
+    both = spec.get("clusterIP") == "None" and not spec.get("selector")
+    families = {"ipFamilies": ["IPv4", "IPv6"] if both else ["IPv4"]}
+    policy = {"ipFamilyPolicy": "RequireDualStack" if both else "SingleStack"}
+    return {key: wanted for key, wanted in {**families, **policy}.items() if key not in spec}
 
 
 SPECIAL_DEFAULTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {

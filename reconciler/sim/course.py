@@ -154,7 +154,7 @@ class Course:
         if self._around.behaviour(work) is Behaviour.CRASH_LOOP:
             self._job_state(work, "RESTARTING")
             work.machine.enter(Phase.RESTARTING, self._around.later(work, self._around.timings.restart_s, "restart"))
-        else:
+        elif work.machine.spec is not None and flink_spec.bounded(work.machine.spec):
             self._job_state(work, "FINISHED")
             work.machine.enter(Phase.FINISHED, work.now_s + self._around.timings.finished_ttl_s)
 

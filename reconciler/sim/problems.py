@@ -116,10 +116,11 @@ def namespace_not_found(namespace: str) -> ApiError:
     return ApiError(status(404, f'namespaces "{namespace}" not found', details=details))
 
 
-def already_exists(resource: Resource, name: str) -> ApiError:
+def already_exists(resource: Resource, name: str, *, deleting: bool = False) -> ApiError:
     """A create of what exists."""
     details = _named(resource, name, resource.plural)
-    message = f'{resource.qualified} "{name}" already exists'
+    prefix = "object is being deleted: " if deleting else ""
+    message = f'{prefix}{resource.qualified} "{name}" already exists'
     return ApiError(status(409, message, reason="AlreadyExists", details=details))
 
 

@@ -8,10 +8,11 @@ Parts identical to the live object's were valid before and are skipped.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from reconciler.sim.merge import item_element, same
+from reconciler.sim.kind_rules import RULES
+from reconciler.sim.merge import item_element
 from reconciler.sim.problems import Cause, forbidden_value, invalid_value, required, shown, unsupported_value
 from reconciler.sim.schema import ANY, Node, Resource, Shape
 
@@ -46,7 +47,7 @@ def validate(resource: Resource, value: dict[str, Any], live: Any) -> list[Cause
     known = live if live is not None else {}
     causes = list(_metadata(resource, value, known))
     causes += _structure(resource, value, known)
-    rule = _RULES.get((resource.group, resource.kind))
+    rule = RULES.get((resource.group, resource.kind))
     if rule is not None and not causes:
         causes += rule(value, live)
     elif rule is not None and live is not None:
@@ -237,139 +238,10 @@ def _limits(limits: Mapping[str, Any], value: Any, path: str, custom: bool) -> I
         if custom and not low <= value <= high:
             yield invalid_value(path, value, f"{path} in body must be of type {limits['format']}: {_type_of(value)!r}")
     if isinstance(value, str):
-        if "pattern" in limits and not re.search(limits["pattern"], value):
-            yield invalid_value(path, value, f"{path} in body should match '{limits['pattern']}'")
+        # Of a text only the first complaint is made, in this order.
         if len(value) > limits.get("maxLength", len(value)):
-            message = f"Too long: may not be more than {limits['maxLength']} bytes"
-            yield Cause(path, "FieldValueTooLong", message)
-        if len(value) < limits.get("minLength", 0):
+            yield Cause(path, "FieldValueTooLong", f"Too long: may not be more than {limits['maxLength']} bytes")
+        elif len(value) < limits.get("minLength", 0):
             yield invalid_value(path, value, f"{path} in body should be at least {limits['minLength']} chars long")
-
-
-# ----------------------------------------------------------------------------------------------- rules of single kinds
-
-
-def _get(value: Any, *path: str) -> Any:
-    for key in path:
-        if not isinstance(value, dict):
-            return None
-        value = value.get(key)
-    return value
-
-
-def _containers(spec: Any, path: str) -> Iterator[Cause]:
-    for field in ("initContainers", "containers"):
-        for index, container in enumerate(_get(spec, field) or ()):
-            if not container.get("image"):
-                yield required(f"{path}.{field}[{index}].image")
-
-
-def _pod(value: Object, live: Object | None) -> Iterator[Cause]:
-    if live is None:
-        yield from _containers(value.get("spec"), "spec")
-    elif not same(_fixed_pod_spec(value.get("spec") or {}), _fixed_pod_spec(live.get("spec") or {})):
-        names = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,"
-        last = "`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it "
-        text = (
-            f"pod updates may not change fields other than {names}{last}to be set to 1 if it was previously negative)"
-        )
-        yield forbidden_value("spec", text)
-
-
-def _fixed_pod_spec(spec: Object) -> Object:
-    """What of a pod's spec may never change."""
-    fixed = {key: part for key, part in spec.items() if key not in ("activeDeadlineSeconds", "tolerations")}
-    for field in ("containers", "initContainers"):
-        if field in fixed:
-            fixed[field] = [{key: part for key, part in one.items() if key != "image"} for one in fixed[field]]
-    return fixed
-
-
-def _deployment(value: Object, live: Object | None) -> Iterator[Cause]:
-    selector = _get(value, "spec", "selector")
-    labels = _get(value, "spec", "template", "metadata", "labels") or {}
-    wanted = _get(selector, "matchLabels") or {}
-    if any(labels.get(key) != text for key, text in wanted.items()):
-        yield invalid_value("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
-    yield from _containers(_get(value, "spec", "template", "spec"), "spec.template.spec")
-    replicas = _get(value, "spec", "replicas")
-    if isinstance(replicas, int) and replicas < 0:
-        yield invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
-    if live is not None and not same(selector, _get(live, "spec", "selector")):
-        yield invalid_value("spec.selector", selector, "field is immutable")
-
-
-_STATEFUL_SET_FREE = (
-    "replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit",
-    "persistentVolumeClaimRetentionPolicy", "minReadySeconds",
-)  # fmt: skip
-
-
-def _stateful_set(value: Object, live: Object | None) -> Iterator[Cause]:
-    labels = _get(value, "spec", "template", "metadata", "labels") or {}
-    wanted = _get(value, "spec", "selector", "matchLabels") or {}
-    if any(labels.get(key) != text for key, text in wanted.items()):
-        yield invalid_value("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
-    yield from _containers(_get(value, "spec", "template", "spec"), "spec.template.spec")
-    if live is None:
-        return
-    before = {key: part for key, part in live.get("spec", {}).items() if key not in _STATEFUL_SET_FREE}
-    after = {key: part for key, part in value.get("spec", {}).items() if key not in _STATEFUL_SET_FREE}
-    if not same(before, after):
-        names = "'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', "
-        last = "'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"
-        yield forbidden_value("spec", f"updates to statefulset spec for fields other than {names}{last}")
-
-
-def _service(value: Object, live: Object | None) -> Iterator[Cause]:
-    if live is None:
-        return
-    before, after = _get(live, "spec", "clusterIP"), _get(value, "spec", "clusterIP")
-    if before and after != before and _get(value, "spec", "type") != "ExternalName":
-        yield invalid_value("spec.clusterIPs[0]", [after], "may not change once set")
-
-
-def _secret(value: Object, live: Object | None) -> Iterator[Cause]:
-    if live is None:
-        return
-    if value.get("type") != live.get("type"):
-        yield invalid_value("type", value.get("type"), "field is immutable")
-    yield from _immutable_data(value, live)
-
-
-def _immutable_data(value: Object, live: Object | None) -> Iterator[Cause]:
-    if live is None or not live.get("immutable"):
-        return
-    if not value.get("immutable"):
-        yield forbidden_value("immutable", "field is immutable when `immutable` is set")
-    for field in ("data", "binaryData"):
-        if not same(value.get(field), live.get(field)):
-            yield forbidden_value(field, "field is immutable when `immutable` is set")
-
-
-def _job(value: Object, live: Object | None) -> Iterator[Cause]:
-    yield from _containers(_get(value, "spec", "template", "spec"), "spec.template.spec")
-    if live is None:
-        return
-    for field in ("selector", "template", "completionMode"):
-        after = _get(value, "spec", field)
-        if not same(after, _get(live, "spec", field)):
-            yield invalid_value(f"spec.{field}", after, "field is immutable")
-
-
-def _role_binding(value: Object, live: Object | None) -> Iterator[Cause]:
-    if live is not None and not same(value.get("roleRef"), live.get("roleRef")):
-        yield invalid_value("roleRef", value.get("roleRef"), "cannot change roleRef")
-
-
-_RULES: dict[tuple[str, str], Callable[[Object, Object | None], Iterator[Cause]]] = {
-    ("apps", "Deployment"): _deployment,
-    ("apps", "StatefulSet"): _stateful_set,
-    ("", "Service"): _service,
-    ("", "Secret"): _secret,
-    ("", "ConfigMap"): _immutable_data,
-    ("", "Pod"): _pod,
-    ("batch", "Job"): _job,
-    ("rbac.authorization.k8s.io", "RoleBinding"): _role_binding,
-    ("rbac.authorization.k8s.io", "ClusterRoleBinding"): _role_binding,
-}
+        elif "pattern" in limits and not re.search(limits["pattern"], value):
+            yield invalid_value(path, value, f"{path} in body should match '{limits['pattern']}'")

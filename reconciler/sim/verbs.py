@@ -39,6 +39,19 @@ if TYPE_CHECKING:
 
 VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 POLICIES = ("Foreground", "Background", "Orphan", "nil")
+#: Core kinds whose delete answers the object instead of a Status.
+ANSWERS_DELETED = frozenset(
+    (
+        "Namespace",
+        "PersistentVolume",
+        "PersistentVolumeClaim",
+        "Pod",
+        "PodTemplate",
+        "ResourceQuota",
+        "Service",
+        "ServiceAccount",
+    )
+)
 
 
 class Verbs:
@@ -252,7 +265,8 @@ class Verbs:
             call.user, options.manager, "delete", target, before, None if gone else stored, call.request.body,
             dry_run=options.dry_run,
         )  # fmt: skip
-        return Response(200, JSON_HEADERS, _success(target, stored) if gone else stored.raw)
+        whole = not gone or (not target.resource.group and target.resource.kind in ANSWERS_DELETED)
+        return Response(200, JSON_HEADERS, stored.raw if whole else _success(target, stored))
 
     # ------------------------------------------------------------------------------------------------------ log
 

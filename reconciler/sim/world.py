@@ -16,13 +16,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import random
+import random  # noqa: TID251 - the simulator is one of the places that make a Random
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from reconciler.core.fleet_model import FleetSettings
 from reconciler.core.documents import Cluster
+from reconciler.core.fleet_model import FleetSettings
 from reconciler.core.model import Reason, Target
 from reconciler.resources import catalogue
 from reconciler.shell.daemon import Daemon, DaemonSettings, Ports, SourceSpec
@@ -32,9 +33,10 @@ from reconciler.shell.ports import Tx
 from reconciler.shell.schedule import ClockSchedule
 from reconciler.shell.store.opening import from_bytes, open_store
 from reconciler.shell.store.sqlite import SqlStore
+from reconciler.shell.transport import Request, Response, Stream, Transport
 from reconciler.sim.behaviour import Behaviours, Timings
 from reconciler.sim.cluster import SimCluster
-from reconciler.sim.faults import FaultNotifier, FaultSource, FaultStore, GenerationClock
+from reconciler.sim.faults import FaultNotifier, FaultSource, FaultStore, FaultTransport, GenerationClock
 from reconciler.sim.git import SimRepository, SimSource
 from reconciler.sim.loop import SimClock
 from reconciler.sim.plan import FaultPlan, Generation, NoFaults
@@ -77,6 +79,7 @@ class World:
     poll_s: float = 30.0
     notifier: Recorder = field(default_factory=Recorder)
     after_commit: list[Callable[[World, str], None]] = field(default_factory=list)
+    before_write: Callable[[str, Request], None] | None = None
     trace: list[str] | None = None
     database: bytes | None = None
     store: SqlStore | None = None
@@ -85,14 +88,14 @@ class World:
     clock: SimClock | None = None
     deaths: list[str] = field(default_factory=list)
     failures: list[BaseException] = field(default_factory=list)
+    down_since: dict[str, float] = field(default_factory=dict)
     _life: asyncio.Task[None] | None = None
+    _asking: Tx | None = None
 
     def add_cluster(self, name: str) -> SimCluster:
         """A new cluster, empty, on the world's own clock."""
         loop = asyncio.get_running_loop()
-        cluster = SimCluster(
-            name, SimClock(loop), seed=self.seed, timings=self.timings, behaviours=self.behaviours
-        )
+        cluster = SimCluster(name, SimClock(loop), seed=self.seed, timings=self.timings, behaviours=self.behaviours)
         self.clusters[name] = cluster
         return cluster
 
@@ -119,7 +122,7 @@ class World:
         store = FaultStore(_Watched(self.store, self._committed), self.plan, generation)
         lived = GenerationClock(clock, generation)
         source = FaultSource(SimSource(self.repository), "git", self.plan, generation)
-        number = random.Random(f"{self.seed}/{generation.number}")
+        number = random.Random(f"{self.seed}/{generation.number}")  # noqa: S311 - a simulation repeats itself
 
         def connect(cluster: Cluster) -> KubeCluster | Reason:
             known = self.clusters.get(cluster.name)
@@ -127,7 +130,7 @@ class World:
                 return Reason("NoCredentials", "the daemon's settings have no credentials for it")
             return KubeCluster(
                 cluster.name,
-                known.transport(cluster.name, self.plan, generation),
+                self._transport(known, generation),
                 now_s=lambda: clock.now().monotonic,
             )
 
@@ -144,6 +147,11 @@ class World:
             on_failure=self._unit_failed,
         )
 
+    def _transport(self, cluster: SimCluster, generation: Generation) -> FaultTransport:
+        """A connection whose writes are looked at when they arrive at the cluster."""
+        inner = _Checked(cluster.server.transport(), cluster.name, self)
+        return FaultTransport(inner, cluster.name, self.plan, generation, cluster.link)
+
     def _unit_failed(self, name: str, error: BaseException) -> None:
         """A unit ended with an exception. In production the daemon ends; here it is a finding, unless it died."""
         if self.generation is not None and self.generation.alive:
@@ -153,7 +161,10 @@ class World:
     def _committed(self, point: str) -> None:
         self.note(f"commit {point}")
         for look in self.after_commit:
-            look(self, point)
+            try:
+                look(self, point)
+            except Violation as violation:
+                self.failures.append(violation)
 
     async def bury(self) -> None:
         """The daemon died: roll back, keep the database, discard its tasks."""
@@ -204,14 +215,44 @@ class World:
         if self.trace is not None:
             self.trace.append(f"{asyncio.get_running_loop().time():.3f} {line}")
 
+    def time(self) -> float:
+        """Virtual seconds."""
+        return asyncio.get_running_loop().time()
+
+    def reachable_lately(self, cluster: str) -> bool:
+        """True if the cluster could be reached within the last while, generously: its staleness limit."""
+        link = self.clusters[cluster].link
+        down_at = self.down_since.get(cluster)
+        return link.up or down_at is None or self.time() - down_at <= 200.0
+
+    def cut(self, cluster: str, *, silent: bool = False) -> None:
+        """The cluster cannot be reached from now on."""
+        self.down_since.setdefault(cluster, self.time())
+        self.clusters[cluster].set_unreachable(True, silent=silent)
+
+    def mend(self, cluster: str) -> None:
+        """The cluster can be reached again."""
+        self.down_since.pop(cluster, None)
+        self.clusters[cluster].set_unreachable(False)
+
     def trace_digest(self) -> str:
         """A hash over the whole trace."""
         return hashlib.sha256("\n".join(self.trace or ()).encode()).hexdigest()
 
     def ask(self, work: Callable[[Tx], Any]) -> Any:
-        """Read the store, as it is now."""
+        """Read the store, as it is now. A question asked while another is answered is part of it."""
+        if self._asking is not None:
+            return work(self._asking)
         assert self.store is not None
-        return self.store.read_now("ask", work)
+
+        def within(tx: Tx) -> Any:
+            self._asking = tx
+            try:
+                return work(tx)
+            finally:
+                self._asking = None
+
+        return self.store.read_now("ask", within)
 
     def check(self) -> None:
         """Raise what a unit or checker has found."""
@@ -235,13 +276,40 @@ class World:
 
     def settled(self) -> bool:
         """No rollout is active, and nothing is pending anywhere."""
-        return bool(
-            self.ask(lambda tx: not tx.rollouts(active=True, limit=1) and not tx.intents(pending=True))
-        )
+        return bool(self.ask(lambda tx: not tx.rollouts(active=True, limit=1) and not tx.intents(pending=True)))
 
     def assigned(self) -> dict[Target, str]:
         """The assigned release of each target."""
         return {row.target: row.digest for row in self.ask(lambda tx: tx.assignments())}
+
+
+class _Checked:
+    """A Transport that shows each request to the checkers right before it takes effect."""
+
+    def __init__(self, inner: Transport, cluster: str, world: World) -> None:
+        self._inner = inner
+        self._cluster = cluster
+        self._world = world
+
+    async def request(self, request: Request) -> Response:
+        """As Transport.request."""
+        world = self._world
+        if world.before_write is not None:
+            try:
+                world.before_write(self._cluster, request)
+            except Violation as violation:
+                world.failures.append(violation)
+        if request.method != "GET":
+            world.note(f"{self._cluster} {request.method} {request.path} {len(request.body)}")
+        return await self._inner.request(request)
+
+    def stream(self, request: Request) -> AbstractAsyncContextManager[Stream]:
+        """As Transport.stream."""
+        return self._inner.stream(request)
+
+    async def close(self) -> None:
+        """As Transport.close."""
+        await self._inner.close()
 
 
 class _Watched:

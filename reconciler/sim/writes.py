@@ -121,14 +121,17 @@ class Writer:
             suffix = "".join("bcdfghjklmnpqrstvwxz2456789"[int(c, 16)] for c in self.random("name")[:5])
             target = Target(target.resource, target.namespace, metadata["generateName"] + suffix)
         self._namespace_exists(target)
-        if target.name and self.find(target) is not None:
-            raise problems.already_exists(target.resource, target.name)
         value = self._new_object(target, body)
+        live = self.find(target)
+        if live is not None:
+            deleting = bool(live.value["metadata"].get("deletionTimestamp"))
+            raise problems.already_exists(target.resource, target.name, deleting=deleting)
         resource = target.resource
         before = {} if resource.custom else zero(resource.node)
         before["metadata"] = {}
         owner = Owner(options.manager, "Update", resource.api_version)
-        entries = ownership.update(resource.node, before, value, {}, owner, self.time())
+        sent = _without_allocations(value, body) if resource.storage == "/services" else value
+        entries = ownership.update(resource.node, before, sent, {}, owner, self.time())
         return self._put(target, value, entries, options.dry_run)
 
     def _namespace_exists(self, target: Target) -> None:
@@ -173,6 +176,10 @@ class Writer:
             value["spec"] = {"finalizers": ["kubernetes"]}
             value["status"] = {"phase": "Active"}
         value = complete(resource, value, None, applied=applied)
+        if not resource.custom and isinstance(value.get("status"), dict):
+            # A built-in status begins as its Go type's zero value: required counts are there, and 0.
+            counts = resource.node.fields["status"].required
+            value = {**value, "status": {**dict.fromkeys(counts, 0), **value["status"]}}
         if resource.storage == "/services":
             value = self._with_address(value)
         if resource.storage == "/pods":
@@ -427,6 +434,16 @@ class Writer:
 
 
 _POLICY_FINALIZERS = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
+
+
+ALLOCATED = ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy")
+
+
+def _without_allocations(service: Object, body: Object) -> Object:
+    """A new Service as its author sent it: the addresses were allocated afterwards and are nobody's."""
+    sent = body.get("spec") or {}
+    spec = {key: part for key, part in service["spec"].items() if key in sent or key not in ALLOCATED}
+    return {**service, "spec": spec}
 
 
 def _bare(live: Stored) -> Object:

@@ -146,9 +146,10 @@ def convert(schema: dict[str, Any]) -> Any:
         return kind
     if kind == "array":
         return convert_list(schema)
-    if kind is None or not any(
-        name in schema for name in ("properties", "additionalProperties", "x-kubernetes-map-type", "x-structural")
-    ):
+    structured = ("properties", "additionalProperties", "x-kubernetes-map-type", "x-structural")
+    preserving = "x-kubernetes-preserve-unknown-fields"
+    # An object that preserves unknown fields is open, but still an object: null is refused.
+    if kind is None or not any(name in schema for name in (*structured, preserving)):
         return "any"
     if isinstance(schema.get("additionalProperties"), dict):
         table: dict[str, Any] = {"map": convert(schema["additionalProperties"])}

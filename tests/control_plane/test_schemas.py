@@ -42,7 +42,7 @@ def test_what_matters_about_ownership_is_there(types: dict[str, Any]) -> None:
     assert types["meta.v1.ObjectMeta"]["struct"]["finalizers"] == {"list": "string", "set": True}
     assert types["meta.v1.LabelSelector"]["atomic"] is True
     spec = types["Specimen"]["struct"]["spec"]["struct"]
-    assert spec["free"] == "any"
+    assert spec["free"] == {"struct": {}, "open": True}
     assert spec["whole"] == {"map": "string", "atomic": True}
     assert spec["amount"] == "scalar"
 

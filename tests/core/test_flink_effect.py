@@ -47,10 +47,12 @@ def _words(found: FlinkEffect) -> tuple[str | None, str, str]:
 
 KEPT = ("upgrade", "restart", "kept")
 IGNORED = ("ignore", "none", "none")
+UNTOUCHED = (None, "none", "none")
+RESCALED_BY_RESTART = ("scale", "restart", "kept")
 
 #: name: (old, new, class, effect, state)
 FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str | None, str, str]]] = {
-    "nothing": ({}, {}, (None, "none", "none")),
+    "nothing": ({}, {}, UNTOUCHED),
     "upgradeMode": ({}, {"job__upgradeMode": "stateless"}, IGNORED),
     "allowNonRestoredState": ({}, {"job__allowNonRestoredState": True}, IGNORED),
     "initialSavepointPath": ({}, {"job__initialSavepointPath": "s3://x"}, IGNORED),
@@ -64,12 +66,12 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str | None, str, s
         {"flinkConfiguration": {"a.b": "1", "kubernetes.operator.savepoint.history.max.count": "3"}},
         IGNORED,
     ),
-    "nested and flat are one": ({}, {"flinkConfiguration": {"a": {"b": 1}}}, (None, "none", "none")),
-    "1 and 1.0 are one": ({}, {"jobManager__resource__cpu": 1.0}, (None, "none", "none")),
-    "a declared default": ({}, {"job__state": "running", "job__args": [], "jobManager__replicas": 1}, (None, "none", "none")),
+    "nested and flat are one": ({}, {"flinkConfiguration": {"a": {"b": 1}}}, UNTOUCHED),
+    "1 and 1.0 are one": ({}, {"jobManager__resource__cpu": 1.0}, UNTOUCHED),
+    "a declared default": ({}, {"job__state": "running", "job__args": [], "jobManager__replicas": 1}, UNTOUCHED),
     "native parallelism": ({}, {"job__parallelism": 8}, KEPT),
     "native replicas": ({}, {"taskManager__replicas": 2}, KEPT),
-    "standalone parallelism": ({"mode": "standalone"}, {"job__parallelism": 8}, ("scale", "restart", "kept")),
+    "standalone parallelism": ({"mode": "standalone"}, {"job__parallelism": 8}, RESCALED_BY_RESTART),
     "standalone replicas, reactive": (
         {"mode": "standalone", "flinkConfiguration": {"scheduler-mode": "reactive"}},
         {"taskManager__replicas": 3},
@@ -81,7 +83,7 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str | None, str, s
         KEPT,
     ),
     "mode": ({}, {"mode": "standalone"}, KEPT),
-    "overrides, not adaptive": ({}, {"flinkConfiguration": {"a.b": "1", _OVERRIDES: "v:2"}}, ("scale", "restart", "kept")),
+    "overrides, not adaptive": ({}, {"flinkConfiguration": {"a.b": "1", _OVERRIDES: "v:2"}}, RESCALED_BY_RESTART),
     "overrides, adaptive": (
         {"flinkConfiguration": {**_ADAPTIVE, _OVERRIDES: "v:2"}},
         {"flinkConfiguration": {**_ADAPTIVE, _OVERRIDES: "v:4,w:2"}},
@@ -119,9 +121,13 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str | None, str, s
         {"image": "orders:2", "job__savepointRedeployNonce": 1},
         ("redeploy", "redeploy", "lost"),
     ),
-    "savepointRedeployNonce taken away": ({"job__savepointRedeployNonce": 1}, {"job__savepointRedeployNonce": None}, (None, "none", "none")),
+    "savepointRedeployNonce taken away": (
+        {"job__savepointRedeployNonce": 1},
+        {"job__savepointRedeployNonce": None},
+        UNTOUCHED,
+    ),
     "restartNonce": ({}, {"restartNonce": 1}, KEPT),
-    "restartNonce taken away": ({"restartNonce": 1}, {"restartNonce": None}, (None, "none", "none")),
+    "restartNonce taken away": ({"restartNonce": 1}, {"restartNonce": None}, UNTOUCHED),
     "image": ({}, {"image": "orders:2"}, KEPT),
     "ingress": ({}, {"ingress": {"template": "x"}}, KEPT),
     "logConfiguration": ({}, {"logConfiguration": {"log4j": "x"}}, KEPT),
@@ -170,7 +176,7 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str | None, str, s
         {"flinkVersion": "v2_0"},
         ("upgrade", "restart", "lost"),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -187,7 +193,7 @@ def test_class_effect_and_state(name: str) -> None:
     [
         ("FINISHED", {"image": "orders:2"}, ("upgrade", "runs-again", "none")),
         ("FINISHED", {"job__upgradeMode": "stateless"}, IGNORED),
-        ("FAILED", {"flinkConfiguration": {**_ADAPTIVE, _OVERRIDES: "v:4"}}, ("scale", "restart", "kept")),
+        ("FAILED", {"flinkConfiguration": {**_ADAPTIVE, _OVERRIDES: "v:4"}}, RESCALED_BY_RESTART),
         ("RUNNING", {"flinkConfiguration": {**_ADAPTIVE, _OVERRIDES: "v:4"}}, ("scale", "in-place", "kept")),
         ("RESTARTING", {"image": "orders:2"}, KEPT),
     ],

@@ -355,6 +355,15 @@ def test_limits_are_refusals(
     assert refusal(make(tmp_path, executor, repository.url, limits=limits), use).reason.code == "TooLarge"
 
 
+def test_a_repository_that_is_too_large_does_not_stay_on_the_disk(
+    tmp_path: Path, executor: ThreadPoolExecutor, repository: GitRepository
+) -> None:
+    sha = repository.commit({f"f{index}": os.urandom(20_000) for index in range(150)})
+    source = make(tmp_path, executor, repository.url, limits=GitLimits(mirror_bytes_max=1_000_000))
+    assert refusal(source, lambda it: it.listing(sha)).reason.code == "TooLarge"
+    assert not list((tmp_path / "state").rglob("*.pack"))
+
+
 def test_after_a_refused_blob_others_can_be_read(
     tmp_path: Path, executor: ThreadPoolExecutor, repository: GitRepository
 ) -> None:

@@ -147,7 +147,7 @@ def test_a_fenced_group_writes_nothing(grouped: Grouped) -> None:
 
 def test_whoever_is_cancelled_while_waiting_is_left_out(grouped: Grouped) -> None:
     async def cancelled() -> str:
-        task = asyncio.ensure_future(grouped.put("b"))  # noqa: TID251 - a test may start a task
+        task = asyncio.ensure_future(grouped.put("b"))
         await asyncio.sleep(0)
         task.cancel()
         try:

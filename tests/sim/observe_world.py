@@ -42,7 +42,7 @@ def failure(code: int, reason: str, message: str, **details: Any) -> Response:
 class Faults:
     """What goes wrong, drawn from a seed. With `rate` 0 nothing does."""
 
-    random: Random = field(default_factory=lambda: Random(1))  # noqa: S311 - it is to be repeatable, not secret
+    random: Random = field(default_factory=lambda: Random(1))
     rate: float = 0.0
 
     def hit(self, share: float = 1.0) -> bool:

@@ -40,7 +40,7 @@ class World:
             clock=self.clock,
             scope=scope,
             selector=OWNER,
-            jitter=Random(7).random,  # noqa: S311 - it is to be repeatable, not secret
+            jitter=Random(7).random,
             on_change=self._note,
             on_heard=self._hear,
             **settings,
@@ -518,8 +518,8 @@ async def test_idle_means_not_busy() -> None:
 
 async def chaos(seed: int) -> tuple[list[str], int]:
     """Five minutes of writes under faults, then quiet; the trace of requests, and how often the cluster was heard."""
-    random = Random(seed)  # noqa: S311 - it is to be repeatable, not secret
-    api = SmallApi(Faults(Random(seed + 1), rate=0.2))  # noqa: S311 - as above
+    random = Random(seed)
+    api = SmallApi(Faults(Random(seed + 1), rate=0.2))
     async with observing(api, ALL, resync_interval_s=60) as world:
         for step in range(300):
             kind = random.choice(["FlinkDeployment", "Deployment", "ConfigMap", "Service"])

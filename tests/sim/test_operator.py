@@ -405,6 +405,7 @@ def test_snapshots(image: str | None, limit: int, end: str, failures: int) -> No
     run(main())
 
 
+REDEPLOY = Change.SAVEPOINT_REDEPLOY
 BASE: dict[str, Any] = {
     "image": "a:1",
     "flinkConfiguration": {"a": {"b": 1}, "c": True},

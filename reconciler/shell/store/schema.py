@@ -202,8 +202,7 @@ intent = sa.Table(
     _text("state"),
     *_reason(),
     sa.Index("ix_intent_pending", "cluster", "application", sqlite_where=sa.text("state = 'pending'")),
-    sa.Index("ix_intent_unfinished", "owner", sqlite_where=sa.text("state IN ('pending', 'failed')")),
-    sa.Index("ix_intent_owner", "owner"),
+    sa.Index("ix_intent_owner", "owner", "state"),
     sa.Index("ix_intent_application", "application"),
     sqlite_autoincrement=True,
 )

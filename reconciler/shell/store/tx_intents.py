@@ -40,11 +40,12 @@ _inventory = schema.inventory
 _ITEM = ("cluster", "application", "api_group", "kind", "namespace", "name")
 
 _PENDING = is_literally(_intent.c.state, IntentState.PENDING.value)
+_FAILED = is_literally(_intent.c.state, IntentState.FAILED.value)
 _INTENT = select_where(_intent, "id")
-# The condition of the partial index, word for word.
-_IS_UNFINISHED: sa.ColumnElement[bool] = sa.literal_column("state IN ('pending', 'failed')", sa.Boolean)
 _UNFINISHED = (
-    sa.select(_intent).where(*equals(_intent, "owner"), _IS_UNFINISHED).order_by(sorted_apart(_intent.c.sequence))
+    sa.select(_intent)
+    .where(*equals(_intent, "owner"), sa.or_(_PENDING, _FAILED))
+    .order_by(sorted_apart(_intent.c.sequence))
 )
 _PUT_INTENT = insert_or_keep(_intent, "id")
 _FINISH = (
@@ -76,9 +77,7 @@ _WRITTEN = frozenset({IntentState.DONE, IntentState.UNCHANGED})
 @functools.cache
 def _intents_where(names: tuple[str, ...], pending: bool | None) -> sa.Select[Any]:
     if pending:
-        found = select_where(_intent, *names, order_by=()).where(_PENDING)
-        found = found.where(_IS_UNFINISHED) if names == ("owner",) else found
-        return found.order_by(sorted_apart(_intent.c.sequence))
+        return select_where(_intent, *names, order_by=()).where(_PENDING).order_by(sorted_apart(_intent.c.sequence))
     statement = select_where(_intent, *names)
     return statement if pending is None else statement.where(sa.not_(_PENDING))
 

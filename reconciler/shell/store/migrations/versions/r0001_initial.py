@@ -98,11 +98,10 @@ def _create_intent() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_intent_application", "intent", ["application"])
-    op.create_index("ix_intent_owner", "intent", ["owner"])
+    op.create_index("ix_intent_owner", "intent", ["owner", "state"])
     op.create_index(
         "ix_intent_pending", "intent", ["cluster", "application"], sqlite_where=sa.text("state = 'pending'")
     )
-    op.create_index("ix_intent_unfinished", "intent", ["owner"], sqlite_where=sa.text("state IN ('pending', 'failed')"))
 
 
 def _create_inventory() -> None:
