@@ -31,7 +31,7 @@ from reconciler.core.managed_fields import (
     our_entries,
 )
 from reconciler.core.model import Manifest, ObjectKey, Reason, Sync
-from reconciler.core.values import strictly_equal
+from reconciler.core.values import clean_text, strictly_equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def _stable(manifest: Manifest) -> Manifest:
 
 
 def _ask(code: str, message: str) -> Comparison:
-    return Comparison(Sync.ASK, Reason(code, message))
+    return Comparison(Sync.ASK, Reason(code, clean_text(message)))
 
 
 def _why_not_ours(live: Manifest, api_version: str, manager: str) -> str:
@@ -139,8 +139,8 @@ def _classified(desired: Manifest, findings: list[Finding]) -> Comparison:
 
 
 def _summary(changes: tuple[Change, ...], one: str, many: str) -> str:
-    more = len(changes) - 1
-    return f"{changes[0].display} {one}" if not more else f"{changes[0].display} and {more} more {many}"
+    more, first = len(changes) - 1, clean_text(changes[0].display)
+    return f"{first} {one}" if not more else f"{first} and {more} more {many}"
 
 
 # ---- the fast answer: in sync, or not certain --------------------------------------------------------------------

@@ -26,7 +26,7 @@ from reconciler.core.diff_walk import Finding, Item, Kind, Place, find_differenc
 from reconciler.core.flink_config import flatten, is_flink
 from reconciler.core.managed_fields import IDENTITY, METADATA_IDENTITY, applied_fields, foreign_fields
 from reconciler.core.model import Manifest
-from reconciler.core.values import clean_text, quantity
+from reconciler.core.values import clean_text, is_zero, quantity
 
 #: Shown instead of what a Secret holds.
 MASK = "***"
@@ -50,11 +50,12 @@ class Change:
         return {"path": self.path, "display": self.display, "op": self.op, "old": self.old, "new": self.new}
 
     def __str__(self) -> str:
+        display = clean_text(self.display)
         if self.op == "add":
-            return f"+ {self.display}: {_short(self.new)}"
+            return f"+ {display}: {_short(self.new)}"
         if self.op == "remove":
-            return f"- {self.display}: {_short(self.old)}"
-        return f"~ {self.display}: {_short(self.old)} -> {_short(self.new)}"
+            return f"- {display}: {_short(self.old)}"
+        return f"~ {display}: {_short(self.old)} -> {_short(self.new)}"
 
 
 def _short(value: Any) -> str:
@@ -156,7 +157,8 @@ class _Client:
             return True
         if not self._built_in:
             return False
-        return desired in (False, "", 0) or default_of(self._kind, place) == desired
+        default = default_of(self._kind, place)
+        return bool(desired == default) if default is not None else is_zero(desired)
 
     def _value(self, place: Place, desired: Any, live: Any) -> None:
         if isinstance(desired, dict) and isinstance(live, dict):

@@ -134,12 +134,17 @@ def claims_of(compiled: Compiled) -> dict[ObjectKey, frozenset[str]]:
 
 def _serve(name: str, candidate: Candidate, entry: Entry, shared: Shared) -> CompiledApplication:
     """The application as the snapshot shows it, but for objects that others claim too."""
+    policy_name = (candidate.application.rollout if candidate.application else None) or shared.fleet.rollout
+    policy = shared.policies.get(policy_name)
+    last = entry.last
+    same = last is not None and last.targets is entry.compiled.by_cluster and last.policy is policy
+    if last is not None and same and policy_name not in shared.blocked_policies:
+        # The same compilation was shown before, for the same clusters and under the same policy.
+        return last
     problems = list(entry.compiled.problems)
     if candidate.rule is not None and not entry.compiled.by_cluster and not has_errors(problems):
         says = f"the directory {candidate.rule.path!r} has no targets: no cluster matches {candidate.rule.selection}"
         problems.append(shared.fleet.document.problem(candidate.rule.at, "no-targets", says))
-    policy_name = (candidate.application.rollout if candidate.application else None) or shared.fleet.rollout
-    policy = shared.policies.get(policy_name)
     if policy_name in shared.blocked_policies:
         return _blocked(name, candidate, entry.last, shared.blocked_policies[policy_name], tuple(problems))
     if policy is None:

@@ -27,6 +27,8 @@ _KUSTOMIZATION = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 _CHART = "Chart.yaml"
 _MODES = {"120000": "a link", "160000": "a submodule"}
 _PATH_MAX = 1024
+#: Nearly all paths; the others are looked at part by part.
+_ORDINARY_PATH = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.-]*[A-Za-z0-9_-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,8 @@ def select(fleet: Fleet, listing: Listing) -> Selected:
     unsupported = _other_tools(roots)
     readable = {}
     folded: dict[str, str] = {}
-    for path in sorted(areas):
+    # Of two paths that differ in case the one in lower case stands.
+    for path in sorted(areas, key=str.swapcase):
         refused = _refused(path, listing[path][0], folded)
         if refused:
             problems.append(refused)
@@ -133,7 +136,7 @@ def _glob(pattern: str) -> re.Pattern[str]:
 
 def _refused(path: str, mode: str, folded: dict[str, str]) -> Problem | None:
     says = hint = ""
-    other = folded.setdefault(unicodedata.normalize("NFC", path).casefold(), path)
+    other = folded.setdefault((path if path.isascii() else unicodedata.normalize("NFC", path)).casefold(), path)
     if mode in _MODES:
         says, hint = f"{_MODES[mode]} is never followed", "put the file itself there"
     elif other != path:
@@ -147,6 +150,8 @@ def _refused(path: str, mode: str, folded: dict[str, str]) -> Problem | None:
 def _odd(path: str) -> str:
     if len(path) > _PATH_MAX:
         return f"the path is {len(path)} long: at most {_PATH_MAX} is read"
+    if _ORDINARY_PATH.fullmatch(path):
+        return ""
     if not path.isprintable() or "\\" in path:
         return "the path has characters that cannot be shown, or backslashes"
     for part in path.split("/"):
@@ -161,6 +166,8 @@ def _other_tools(roots: Mapping[str, str]) -> dict[str, str]:
     """Directories that hold a kustomization or a chart."""
     found = {}
     for path, root in roots.items():
+        if not path.endswith((*_KUSTOMIZATION, _CHART)):
+            continue
         directory, name = posixpath.split(path)
         if directory != root and name in _KUSTOMIZATION:
             found[directory] = "kustomize"
@@ -170,6 +177,8 @@ def _other_tools(roots: Mapping[str, str]) -> dict[str, str]:
 
 
 def _is_other_tools(path: str, unsupported: Mapping[str, str]) -> bool:
+    if not unsupported:
+        return False
     directory, name = posixpath.split(path)
     if unsupported.get(directory) == "kustomize" and name in _KUSTOMIZATION:
         return True

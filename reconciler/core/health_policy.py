@@ -34,8 +34,8 @@ _COUNTS = frozenset({"flink.unstableTimes"})
 
 
 def thresholds(spec: Mapping[str, Any]) -> Thresholds:
-    """The thresholds that a document's `spec` sets. Fields may stand in sections or be dotted, and durations be given as
-    text or as seconds, as the catalogue has them. ValueError names a field that is unknown or no duration."""
+    """The thresholds that a document's `spec` sets. Fields may stand in sections or be dotted, and durations be given
+    as text or as seconds, as the catalogue has them. ValueError names a field that is unknown or no duration."""
     values: dict[str, Any] = {}
     for field, value in _flat(spec):
         if field in _NOT_OURS:

@@ -71,16 +71,6 @@ def foreign_fields(live: Mapping[str, Any], manager: str = FIELD_MANAGER) -> lis
     return trees
 
 
-def manager_names(live: Mapping[str, Any], manager: str = FIELD_MANAGER) -> tuple[str, ...]:
-    """Names of the other managers of the object itself, sorted."""
-    names = {
-        str(entry.get("manager", ""))
-        for entry in entries_of(live)
-        if not entry.get("subresource") and entry.get("manager") != manager
-    }
-    return tuple(sorted(names))
-
-
 @functools.lru_cache(maxsize=4096)
 def key_fields(name: str) -> KeyFields | None:
     """The key of a `k:` entry as sorted pairs; None if it is not JSON of an object with scalar values."""

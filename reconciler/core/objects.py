@@ -17,6 +17,7 @@ from reconciler.core.model import Manifest, ObjectKey
 from reconciler.core.order import is_cluster_scoped
 from reconciler.core.ownership import APPLICATION_ANNOTATION, DECLARABLE_ANNOTATIONS, OWNER_LABEL
 from reconciler.core.problems import Problem
+from reconciler.core.schema import describe
 from reconciler.core.yaml_kube import Document, Path
 
 _SERVER_SET = (
@@ -112,10 +113,12 @@ def _refusals(item: Located, scope: Scope) -> Iterator[Problem]:
         yield item.problem(("metadata", "generateName"), "unsupported", says, "give it a name")
         return
     name = metadata.get("name")
-    if not isinstance(name, str) or not name.strip():
-        yield item.problem(
-            ("metadata", "name"), "missing-field", "the field 'metadata.name' is missing, blank or no string"
-        )
+    if name is not None and not isinstance(name, str):
+        says = f"metadata.name is {describe(name)}, not a string"
+        yield item.problem(("metadata", "name"), "invalid-type", says, "put it in quotes to make it a string")
+        return
+    if not name or not name.strip():
+        yield item.problem(("metadata", "name"), "missing-field", "the field 'metadata.name' is missing or blank")
         return
     if len(name) > 253 or any(character in name for character in "/%") or name in (".", ".."):
         yield item.problem(("metadata", "name"), "invalid-value", f"{name[:60]!r} cannot be the name of an object")

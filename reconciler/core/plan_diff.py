@@ -22,7 +22,7 @@ from reconciler.core.managed_fields import IDENTITY, METADATA_IDENTITY
 from reconciler.core.model import Manifest, ObjectKey, Target, canonical_json
 from reconciler.core.order import order_key
 from reconciler.core.problems import Problem, Severity
-from reconciler.core.values import strictly_equal
+from reconciler.core.values import clean_text, strictly_equal
 
 NO_EFFECT = FlinkEffect(None, Effect.NONE, State.NONE)
 
@@ -61,9 +61,9 @@ class ObjectDiff:
     def lines(self) -> Iterator[str]:
         """For people: what happens, what it does to the job, and each path."""
         where = f" on {self.cluster}" if self.cluster else ""
-        yield f"{_MARKS[self.action]} {self.action:<6} {self.key}{where}{_words(self.effect)}"
+        yield f"{_MARKS[self.action]} {self.action:<6} {clean_text(str(self.key))}{where}{_words(self.effect)}"
         for reason in self.effect.reasons:
-            yield f"    {reason}"
+            yield f"    {clean_text(reason)}"
         for change in self.changes:
             yield f"    {change}"
 

@@ -232,8 +232,10 @@ def from_status(
         message=str(status.get("message") or ""),
         details=status["details"] if isinstance(status.get("details"), dict) else {},
         attempt=attempt,
-        retry_after_s=retry_after_s,
+        retry_after_s=_retry_after_s({}, status) if retry_after_s is None else retry_after_s,
     )
+    if _denied(refusal.message):
+        return DeniedError(refusal.reason("Denied"), status=code)
     if code == 404:
         return _not_found(refusal)
     if code in (409, 422):
@@ -244,7 +246,10 @@ def from_status(
         return _refused(refusal)
     if code == 429:
         return BusyError(
-            refusal.reason("TooManyRequests"), outcome=Outcome.TEMPORARY, retry_after_s=retry_after_s, status=code
+            refusal.reason("TooManyRequests"),
+            outcome=Outcome.TEMPORARY,
+            retry_after_s=refusal.retry_after_s,
+            status=code,
         )
     if code >= 500:
         return _failed(refusal)
@@ -321,8 +326,6 @@ def _refused(refusal: _Refusal) -> KubeError:
     """400, 401 and 403."""
     if "does not support dry run" in refusal.message:
         return DryRunRefusedError(refusal.reason("DryRunRefused"), status=refusal.code)
-    if _denied(refusal.message):
-        return DeniedError(refusal.reason("Denied"), status=refusal.code)
     if refusal.code == 401:
         return UnauthorizedError(refusal.reason("Unauthorized"), status=401)
     if refusal.code == 403:
@@ -338,8 +341,6 @@ def _failed(refusal: _Refusal) -> KubeError:
     """5xx: most of it passes, some of it never does, and of a write nobody knows whether it happened."""
     if refusal.message.startswith(_SCHEMA_REFUSALS):
         return SchemaMismatchError(refusal.reason("SchemaMismatch"), status=refusal.code)
-    if _denied(refusal.message):
-        return DeniedError(refusal.reason("Denied"), status=refusal.code)
     # Admission runs before anything is stored, so an unreachable webhook means that nothing happened.
     before_storage = "failed calling webhook" in refusal.message
     outcome = Outcome.TEMPORARY if before_storage else refusal.attempt.interrupted
@@ -376,10 +377,9 @@ def unexpected_answer(what: str, attempt: Attempt, status: int = 0, retry_after_
 
 
 def _denied(message: str) -> bool:
-    """A webhook may give its refusal any code, 500 included; its wording is the server's own."""
-    return "denied the request" in message and (
-        "admission webhook" in message or "ValidatingAdmissionPolicy" in message
-    )
+    """A webhook may give its refusal any code, 500 included; the wording around it is the server's own."""
+    by_webhook = "admission webhook" in message and "denied the request" in message
+    return by_webhook or ("ValidatingAdmissionPolicy" in message and "denied request" in message)
 
 
 def _manager(message: str) -> str:

@@ -198,7 +198,7 @@ def refuse(
         (user, "tokenFile"),
     ):
         if name in entry and f"{name}-data" not in entry and not files:
-            raise KubeconfigError(f"{path}: `{name}` names a file; inline it or allow it with allow.kubeconfigFiles")
+            raise KubeconfigError(f"{path}: `{name}` names a file; inline it or allow it with allow.kubeconfigExec")
     if cluster.get("insecure-skip-tls-verify") and not insecure:
         raise KubeconfigError(f"{path}: `insecure-skip-tls-verify` is refused; give the certificate authority")
     for name in ("as", "as-uid", "as-groups", "as-user-extra"):
@@ -309,7 +309,8 @@ async def load_connection(
     chosen = named(document, "contexts", "context", name, path)
     cluster = named(document, "clusters", "cluster", chosen.get("cluster"), path)
     user = named(document, "users", "user", chosen["user"], path) if chosen.get("user") else {}
-    refuse(cluster, user, path, execs=allow_exec, files=allow_files, insecure=allow_insecure)
+    # Who may run programs may read files, too.
+    refuse(cluster, user, path, execs=allow_exec, files=allow_files or allow_exec, insecure=allow_insecure)
     loader, configuration = await official_loader(document, name, path)
 
     server = str(cluster["server"]).rstrip("/")

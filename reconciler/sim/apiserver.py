@@ -10,7 +10,8 @@ copy a whole cluster in microseconds, for crash points.
     server.apply_status(key, {"lifecycleState": "STABLE"})     # calls that count as no request
     server.log                                           # every write, for the simulator's invariants
 
-The namespace controller's part, watch bookmarks and timeouts happen in `tick()`, or when a waiting reader's timer fires.
+The namespace controller's part, watch bookmarks and timeouts happen in `tick()`; the latter two also when the timer of
+a waiting reader fires.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 
 from reconciler.shell.transport import Request, Response, Stream, TransportError
-from reconciler.sim import problems
+from reconciler.sim import deletions, problems
 from reconciler.sim.problems import ApiError, Status
 from reconciler.sim.reads import Reads
-from reconciler.sim.requests import Call, parse_call
+from reconciler.sim.requests import parse_call
 from reconciler.sim.schema import Catalog, Resource, load_catalog
 from reconciler.sim.store import Event, Key, Snapshot, Store, Stored, WriteEntry
 from reconciler.sim.verbs import Verbs
+from reconciler.sim.versions import Object
 from reconciler.sim.watch import Watch
-from reconciler.sim.writes import Object, Options, Target, Writer
+from reconciler.sim.writes import Options, Target, Writer
 
 OPERATOR = "flink-kubernetes-operator"
 FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
@@ -68,8 +69,8 @@ class SimApiServer:
         watch_clock: Callable[[], float] | None = None,
         bookmark_interval_s: float = 60.0,
     ) -> None:
-        """`users` maps bearer tokens to user names; without it every request is an administrator's. `watch_clock` is what
-        bookmarks and `timeoutSeconds` go by (by default the loop's time). `admit` may refuse a write with a Status."""
+        """`users` maps bearer tokens to user names; without it every request is an administrator's. `watch_clock` is
+        what bookmarks and `timeoutSeconds` go by (by default the loop's time). `admit` may refuse a write."""
         self._setup(Store(), catalog or load_catalog(), now, seed, users, admit, watch_clock, bookmark_interval_s)
         for name in FIRST_NAMESPACES:
             self.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}, manager="kube-apiserver")
@@ -156,7 +157,7 @@ class SimApiServer:
         """Delete an object; with finalizers it only begins to go. ApiError when it is absent."""
         target = self._target(key)
         live = self._writer.get(target)
-        self._writer.delete(target, Options(manager), preconditions={}, policy=policy)
+        deletions.delete(self._writer, target, Options(manager), preconditions={}, policy=policy)
         self.record("", manager, "delete", target, live, None, b"")
 
     def _target(self, key: Key, subresource: str = "") -> Target:
@@ -173,7 +174,7 @@ class SimApiServer:
 
     def tick(self) -> None:
         """What happens by itself: namespaces that are being deleted are emptied, due bookmarks sent, watches ended."""
-        self._writer.finish_namespaces()
+        deletions.finish_namespaces(self._writer)
         self._reads.tick()
 
     def compact(self) -> None:

@@ -250,7 +250,8 @@ class Checkers:
         row: RolloutTarget,
         now_s: float,
     ) -> None:
-        del earlier
+        if earlier is None:
+            return  # Nothing is known of how it came there: a world that was copied.
         mark = (rollout.id, row.target)
         if row.state is TargetState.APPLYING:
             self._check_start(rollout, rows, row)

@@ -4,7 +4,8 @@ Unknown fields and nulls are dropped, defaults set, quantities brought to their 
 folded into `data`. Parts that are identical to the live object's were completed before and are skipped, so that a
 small change costs little.
 
-    complete(resource, {"spec": {"ports": [{"port": 80}]}}, None)   ... {"port": 80, "protocol": "TCP", "targetPort": 80}
+    complete(services, {"spec": {"ports": [{"port": 80}]}}, None)
+    # ... {"port": 80, "protocol": "TCP", "targetPort": 80}
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def complete(resource: Resource, value: dict[str, Any], known: Any, *, applied: 
 def unknown_fields(node: Node, value: Any, path: str = "") -> list[str]:
     """The declared type's unknown fields in the value: ["spec.foo", ...]; strict field validation refuses them."""
     if isinstance(value, dict) and node.shape is Shape.MAP:
-        found = []
+        found: list[str] = []
         for key, child in value.items():
             child_node = node.child(key)
             where = f"{path}.{key}" if path else key

@@ -39,13 +39,13 @@ NAME_LENGTH_MAX = 45
 
 
 class Change(enum.Enum):
-    """What a change of a spec calls for, mildest first."""
+    """What a change of a spec calls for, mildest first; a redeployment carries out everything else, too."""
 
     NONE = "NONE"
     IGNORE = "IGNORE"
     SCALE = "SCALE"
-    SAVEPOINT_REDEPLOY = "SAVEPOINT_REDEPLOY"
     UPGRADE = "UPGRADE"
+    SAVEPOINT_REDEPLOY = "SAVEPOINT_REDEPLOY"
 
 
 def flattened(configuration: Any, prefix: str = "") -> dict[str, str]:

@@ -13,7 +13,6 @@ ConnectionDropped, whereupon the connection is cut without an answer.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,7 +33,7 @@ class ConnectionDropped(Exception):  # noqa: N818 - it is an event to play, not 
 
 
 class HttpFace:
-    """One listener for one or more simulated clusters; each is served below /clusters/NAME, a single one at the root."""
+    """A listener of simulated clusters: each is served below /clusters/NAME, or a single one at the root."""
 
     def __init__(
         self,
@@ -63,7 +62,10 @@ class HttpFace:
         """Listen on a free port of 127.0.0.1."""
         application = web.Application(client_max_size=BODY_BYTES_MAX)
         application.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        # A client that goes away cancels its handler, which closes its watch.
+        self._runner = web.AppRunner(
+            application, access_log=None, handle_signals=False, shutdown_timeout=1.0, handler_cancellation=True
+        )
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port)
         await site.start()
@@ -135,7 +137,6 @@ class HttpFace:
         assert isinstance(watch, Watch)
         # A line is pending until it is written.
         watch.acknowledge = True
-        closed = asyncio.get_running_loop().create_future()
         try:
             await outgoing.prepare(incoming)
             async for line in watch:
@@ -145,7 +146,6 @@ class HttpFace:
             # The client closed its watch: the usual end.
             pass
         finally:
-            closed.cancel()
             await watch.aclose()
         return outgoing
 

@@ -1,7 +1,7 @@
 """Rules of single kinds: what the API server refuses beyond what the types say.
 
-Only what the contract tests or a comparison with a real server have shown: a Deployment's selector, a Service's address and
-ports, the fixed parts of StatefulSets, Jobs, pods and role bindings, immutable Secrets and ConfigMaps.
+Only what the contract tests or a comparison with a real server have shown: a Deployment's selector, a Service's address
+and ports, the fixed parts of StatefulSets, Jobs, pods and role bindings, immutable Secrets and ConfigMaps.
 
     RULES[("apps", "Deployment")](after, before)     # yields a Cause for each reason; `before` is None for a create
 """
@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from reconciler.sim.merge import same
 from reconciler.sim.problems import Cause, forbidden_value, invalid_value, required, shown
+from reconciler.sim.typed import same
 
 Object = Mapping[str, Any]
 
@@ -60,7 +60,8 @@ def _pod(value: Object, live: Object | None) -> Iterator[Cause]:
         yield from _containers(value.get("spec"), "spec")
     elif not same(_fixed_pod_spec(value.get("spec") or {}), _fixed_pod_spec(live.get("spec") or {})):
         names = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,"
-        last = "`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it "
+        names += "`spec.tolerations` (only additions to existing tolerations),"
+        last = "`spec.terminationGracePeriodSeconds` (allow it "
         text = (
             f"pod updates may not change fields other than {names}{last}to be set to 1 if it was previously negative)"
         )

@@ -15,7 +15,10 @@ wait for ever: that is a `Deadlock`; one that goes round and round at one instan
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import heapq
+import math
+from asyncio.base_events import MAXIMUM_SELECT_TIMEOUT
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, TypeVar
 
@@ -28,8 +31,6 @@ T = TypeVar("T")
 WALL_START_S = 1_767_600_000.0
 #: Rounds of the loop without time going on that are still taken for work.
 ROUNDS_AT_ONE_INSTANT_MAX = 1_000_000
-#: Timers closer together than this fire in the same round; above the rounding error of a century of seconds.
-RESOLUTION_S = 1e-6
 
 
 class Deadlock(RuntimeError):  # noqa: N818 - the field's word for it, and it is raised as a finding, not as a failure
@@ -65,8 +66,7 @@ class SimLoop(asyncio.BaseEventLoop):
     def __init__(self, start_s: float = 0.0) -> None:
         super().__init__()
         self._selector = _VirtualSelector(self)
-        self._clock_resolution = RESOLUTION_S
-        self._time_s = start_s
+        self._set_time(start_s)
         self._rounds = 0
         self._failure: BaseException | None = None
         self.set_exception_handler(lambda _loop, context: self._note(context))
@@ -74,6 +74,20 @@ class SimLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         """Seconds of virtual time."""
         return self._time_s
+
+    def call_later(
+        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        """As the base class's, but a delay, however small, always lets time go on."""
+        due_s = self._time_s + delay
+        if delay > 0 and due_s <= self._time_s:
+            due_s = math.nextafter(self._time_s, math.inf)
+        return self.call_at(due_s, callback, *args, context=context)
+
+    def _set_time(self, time_s: float) -> None:
+        self._time_s = time_s
+        # The base class fires what is due before time + resolution: with this one exactly what is due, nothing early.
+        self._clock_resolution = math.ulp(time_s)
 
     def _note(self, context: dict[str, Any]) -> None:
         """The loop's exception handler. A callback that raised has nobody to tell, so the run ends with its error; a
@@ -96,7 +110,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self._rounds = 0
         due_s = self._scheduled[0].when()
         # The timer's own time, not the sum: a sum may round to just before it, and the loop would turn for ever.
-        self._time_s = due_s if due_s <= self._time_s + timeout_s + RESOLUTION_S else self._time_s + timeout_s
+        self._set_time(due_s if timeout_s < MAXIMUM_SELECT_TIMEOUT else self._time_s + timeout_s)
 
     def _waiting(self) -> str:
         names = sorted(f"{task.get_name()} in {_place(task)}" for task in asyncio.all_tasks(self))
@@ -183,7 +197,12 @@ class SimClock:
         return Now(self._wall_offset_s + time_s, time_s - self._boot_at_s, self.boot)
 
     def call_at(self, monotonic_s: float, callback: Callable[[], None]) -> Timer:
-        return self._loop.call_at(self._boot_at_s + monotonic_s, callback)
+        due_s = self._boot_at_s + monotonic_s
+        while due_s - self._boot_at_s < monotonic_s:
+            # The sum was rounded down. Seen by this clock a timer is never early, or whoever asks "is it due yet?" and
+            # sets the same timer again would do so for ever.
+            due_s = math.nextafter(due_s, math.inf)
+        return self._loop.call_at(due_s, callback)
 
     def jump_wall(self, seconds: float) -> None:
         """Somebody sets the wall clock; the monotonic one does not notice."""

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from reconciler.sim import fieldset, merge
+from reconciler.sim import fieldset, merge, problems
+from reconciler.sim.compare import NOTHING, compare
 from reconciler.sim.fieldset import EMPTY, MEMBER, FieldSet
 from reconciler.sim.schema import Node
 
@@ -90,8 +91,8 @@ def apply(
     after[owner] = Entry(owned, entries[owner].time if owner in entries else "")
     if owned is not last and fieldset.difference(last, owned):
         merged = _prune(node, merged, last, after)
-    changes = merge.compare(node, live, merged)
-    if changes is not merge.NOTHING:
+    changes = compare(node, live, merged)
+    if changes is not NOTHING:
         touched, gone = changes.touched, changes.removed
         if reset:
             touched = fieldset.without_subtrees(touched, reset)
@@ -105,8 +106,8 @@ def apply(
 
 def update(node: Node, before: Any, after: Any, entries: Entries, owner: Owner, time: str) -> dict[Owner, Entry]:
     """The entries after a write that made `after` of `before`."""
-    changes = merge.compare(node, before, after)
-    if changes is merge.NOTHING:
+    changes = compare(node, before, after)
+    if changes is NOTHING:
         return dict(entries)
     result = dict(entries)
     touched = changes.touched
@@ -229,3 +230,39 @@ def decode(managed_fields: Any) -> dict[Owner, Entry]:
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError("managedFields is not a list of entries") from error
     return entries
+
+
+def conflict_status(conflicts: tuple[tuple[Owner, FieldSet], ...]) -> problems.Status:
+    """The 409 that names every manager and path in the way."""
+    found: list[tuple[str, str]] = []
+    for owner, fields in conflicts:
+        found += [(_manager_text(owner), path) for path in fieldset.paths(fields)]
+    found.sort(key=lambda one: one[0])
+    if len(found) == 1:
+        text = f"conflict with {found[0][0]}: {found[0][1]}"
+    else:
+        lines = []
+        previous = None
+        for manager, path in found:
+            if manager != previous:
+                lines.append(f"conflicts with {manager}:")
+                previous = manager
+            lines.append(f"- {path}")
+        text = "\n".join(lines)
+    plural = "" if len(found) == 1 else "s"
+    causes = [
+        {"reason": "FieldManagerConflict", "message": f"conflict with {manager}", "field": path}
+        for manager, path in found
+    ]
+    message = f"Apply failed with {len(found)} conflict{plural}: {text}"
+    return problems.status(409, message, details={"causes": causes})
+
+
+def _manager_text(owner: Owner) -> str:
+    """How a conflict names a manager: with subresource, and for updates with version and time left out."""
+    text = f'"{owner.manager}"'
+    if owner.subresource:
+        text += f' with subresource "{owner.subresource}"'
+    if owner.operation == "Update":
+        text += f" using {owner.api_version}"
+    return text

@@ -1,7 +1,7 @@
 """Refusals of the simulated API server, worded and coded as the real one's.
 
-`raise ApiError(...)` anywhere below `handle` becomes an answer whose body is a Status object. The constructors are named
-after the reasons that clients see: not_found, already_exists, conflict, invalid, bad_request, expired.
+`raise ApiError(...)` anywhere below `handle` becomes an answer whose body is a Status object. The constructors are
+named after the reasons that clients see: not_found, already_exists, conflict, invalid, bad_request, expired.
 
     raise not_found(resource, "orders")      404 flinkdeployments.flink.apache.org "orders" not found
 """

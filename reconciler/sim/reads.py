@@ -162,8 +162,7 @@ class Reads:
         return watch_line("BOOKMARK", orjson.dumps({**shown, "metadata": metadata}))
 
     def _closed(self, watch: Watch) -> None:
-        if not watch.pending:
-            self.watches.pop(watch, None)
+        self.watches.pop(watch, None)
 
     def changed(self, storage: str, event: Event) -> None:
         """Queue a change for the watches of its kind."""

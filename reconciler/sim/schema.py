@@ -35,11 +35,11 @@ class Shape(enum.Enum):
 
 
 class Node:
-    """One type. `fields` are a struct's declared fields; `element` is the type of other map values, or of list items."""
+    """A type. `fields` are a struct's declared fields, `element` is the type of other map values or of list items."""
 
     __slots__ = (
-        "always", "associative", "atomic", "defaults", "element", "enums", "fields", "integer", "key_defaults", "keys", "limits",
-        "name", "nullable", "required", "scalar", "shape", "struct",
+        "always", "associative", "atomic", "defaults", "element", "enums", "fields", "integer", "key_defaults", "keys",
+        "limits", "name", "nullable", "required", "scalar", "shape", "struct",
     )  # fmt: skip
 
     def __init__(self, shape: Shape, name: str = "") -> None:
@@ -256,7 +256,7 @@ def _tables() -> dict[str, dict[str, Any]]:
 
 @cache
 def load_catalog(*extra: str) -> Catalog:
-    """Everything the committed tables describe, and the kinds of extra tables ("specimen", the contract tests' own CRD).
+    """What the committed tables describe, and the kinds of extra tables ("specimen": the contract tests' own CRD).
     Compiled once in a process; catalogs are never modified."""
     tables = _tables()
     served = list(tables["resources"]["resources"])

@@ -1,9 +1,9 @@
 """The store of one simulated cluster: objects, the history that watches read, and the write log.
 
 Objects are plain JSON values that nobody modifies; a write stores a new value which shares the unchanged parts, and its
-serialised bytes are made once. So a snapshot of a cluster copies a few dictionaries of references, whatever the objects'
-size, and may be restored any number of times. Histories and the log are append-only lists: a snapshot remembers their
-length, and a restore copies that much.
+serialised bytes are made once. So a snapshot of a cluster copies a few dictionaries of references, whatever the size of
+the objects, and may be restored any number of times. Histories and the log are append-only lists: a snapshot remembers
+their length, and a restore copies that much.
 
     saved = store.snapshot(); ...; store = Store.restore(saved)
 """
@@ -82,9 +82,9 @@ class Event:
 class WriteEntry:
     """One line of the write log: a write that reached the server, dry runs and refused ones (by `code`) included.
 
-    `labels` are the object's after the write (before a delete); `changed` says whether anything was stored; `digest` is a
-    hash of the request's body. `revision_before` is 0 when the object did not exist. Writes of simulated controllers have
-    no user.
+    `labels` are the object's after the write (before a delete); `changed` says whether anything was stored; `digest` is
+    a hash of the request's body. `revision_before` is 0 when the object did not exist. Writes of simulated controllers
+    have no user.
     """
 
     sequence: int

@@ -1,8 +1,7 @@
 """Validation: what the API server refuses with 422, and why.
 
-First what the type says (enumerations, limits, required fields, and for custom kinds the types themselves), then rules
-of single kinds that the contract tests cover: a Deployment's selector, a Service's address, a StatefulSet's fixed parts.
-Parts identical to the live object's were valid before and are skipped.
+First what the type says (enumerations, limits, required fields, and for custom kinds the types themselves), then the
+rules of single kinds (`kind_rules.py`). Parts identical to the live object's were valid before and are skipped.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reconciler.sim.kind_rules import RULES
-from reconciler.sim.merge import item_element
 from reconciler.sim.problems import Cause, forbidden_value, invalid_value, required, shown, unsupported_value
 from reconciler.sim.schema import ANY, Node, Resource, Shape
+from reconciler.sim.typed import item_element
 
 Object = Mapping[str, Any]
 
@@ -22,15 +21,19 @@ _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
 _NAMES: dict[str, tuple[str, str, str, int]] = {
     "subdomain": (
-        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start "
-        "and end with an alphanumeric character",
+        (
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must "
+            "start and end with an alphanumeric character"
+        ),
         _SUBDOMAIN,
         "example.com",
         253,
     ),
     "label": (
-        "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end "
-        "with an alphanumeric character",
+        (
+            "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and "
+            "end with an alphanumeric character"
+        ),
         _LABEL,
         "my-name",
         63,

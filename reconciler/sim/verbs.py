@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from reconciler.shell.transport import Response, Stream
-from reconciler.sim import discovery, merge, problems
+from reconciler.sim import deletions, discovery, problems
 from reconciler.sim.complete import bad_base64, unknown_fields
 from reconciler.sim.problems import ApiError
 from reconciler.sim.reads import JSON_HEADERS, Reads
@@ -32,7 +32,9 @@ from reconciler.sim.requests import (
 )
 from reconciler.sim.schema import Resource
 from reconciler.sim.store import Key, Store, Stored, WriteEntry
-from reconciler.sim.writes import Object, Options, Target, Writer
+from reconciler.sim.typed import type_errors
+from reconciler.sim.versions import Object
+from reconciler.sim.writes import Options, Target, Writer
 
 if TYPE_CHECKING:
     from reconciler.sim.apiserver import SimApiServer
@@ -219,7 +221,7 @@ class Verbs:
     def _check_fields(self, call: Call, resource: Resource, body: Object, warnings: list[str]) -> None:
         """Wrong types of built-in kinds are 400; unknown fields are refused, warned of or dropped as asked."""
         if not resource.custom:
-            errors = merge.type_errors(resource.node, _known_part(body, resource), allow_duplicates=True)
+            errors = type_errors(resource.node, _known_part(body, resource), allow_duplicates=True)
             if errors:
                 path, message = errors[0]
                 why = f"json: cannot unmarshal into Go struct field {resource.kind}{path}: {message}"
@@ -253,7 +255,7 @@ class Verbs:
             live = self._writer.get(target)
             self._admit("delete", target, live.value)
             preconditions = body.get("preconditions") or {}
-            stored, gone = self._writer.delete(target, options, preconditions=preconditions, policy=policy)
+            stored, gone = deletions.delete(self._writer, target, options, preconditions=preconditions, policy=policy)
         except ApiError as error:
             self._count("refused")
             self.record(

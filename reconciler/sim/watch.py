@@ -1,10 +1,10 @@
 """Watches: changes of one kind as lines, from a resourceVersion on.
 
-An open watch has a queue. A write puts its line into the queues of the watches it concerns; the reader takes lines when it
-likes. A label selector turns label changes into ADDED and DELETED. Bookmarks and the end after `timeoutSeconds` go by a
-clock: a waiting reader arms a timer of the loop it runs on, and `tick` serves drivers whose clock jumps.
+An open watch has a queue. A write puts its line into the queues of the watches it concerns; the reader takes lines when
+it likes. A label selector turns label changes into ADDED and DELETED. Bookmarks and the end after `timeoutSeconds` go
+by a clock: a waiting reader arms a timer of the loop it runs on, and `tick` serves drivers whose clock jumps.
 
-    watch = Watch(view, clock=loop.time)
+    watch = Watch(view, Pace(loop.time), bookmark, on_close)
     async for line in watch: ...
 """
 
@@ -83,8 +83,8 @@ class Pace:
 
 
 class Watch:
-    """An open watch, an asynchronous iterator of lines. With `acknowledge`, a line counts as pending until the next one is
-    asked for, so that a reader who passes lines on (to a socket) is done with them by then."""
+    """An open watch, an asynchronous iterator of lines. With `acknowledge`, a line counts as pending until the next one
+    is asked for, so that a reader who passes lines on (to a socket) is done with them by then."""
 
     def __init__(
         self, view: View, pace: Pace, bookmark: Callable[[], bytes], on_close: Callable[[Watch], None]
@@ -120,7 +120,6 @@ class Watch:
         """No more lines; what is queued is still read."""
         if not self._ended:
             self._ended = True
-            self._on_close(self)
             self._wake()
 
     def tick(self) -> None:
@@ -146,6 +145,7 @@ class Watch:
             if self._lines:
                 break
             if self._ended:
+                self._on_close(self)
                 raise StopAsyncIteration
             await self._wait()
         self._handed_over = True
@@ -169,3 +169,5 @@ class Watch:
         self._lines.clear()
         self._handed_over = False
         self.end()
+        # A watch that had ended with lines still to be read was kept until now.
+        self._on_close(self)

@@ -88,6 +88,7 @@ class World:
     clock: SimClock | None = None
     deaths: list[str] = field(default_factory=list)
     failures: list[BaseException] = field(default_factory=list)
+    steps: int = 0
     down_since: dict[str, float] = field(default_factory=dict)
     _life: asyncio.Task[None] | None = None
     _asking: Tx | None = None
@@ -119,7 +120,7 @@ class World:
 
     def _ports(self, generation: Generation, clock: SimClock) -> Ports:
         assert self.store is not None
-        store = FaultStore(_Watched(self.store, self._committed), self.plan, generation)
+        store = FaultStore(_Watched(self.store, self.committed), self.plan, generation)
         lived = GenerationClock(clock, generation)
         source = FaultSource(SimSource(self.repository), "git", self.plan, generation)
         number = random.Random(f"{self.seed}/{generation.number}")  # noqa: S311 - a simulation repeats itself
@@ -158,7 +159,7 @@ class World:
             self.failures.append(error)
             self.note(f"unit {name} failed: {error!r}")
 
-    def _committed(self, point: str) -> None:
+    def committed(self, point: str) -> None:
         self.note(f"commit {point}")
         for look in self.after_commit:
             try:

@@ -2,9 +2,9 @@
 
 The tests that matter are answered by a real API server, so `make control-plane` makes one on any machine with Go and
 Maven: `kubernetes/go.mod` and `etcd/go.mod` beside this file pin every module by version and checksum, the binaries
-go to a cache outside the checkout (named after those files, Go's version and the platform, so that a changed pin
-builds anew and an old checkout still finds its own), and the CRDs come out of the operator's published API artifact,
-whose digest is pinned here.
+go to a cache outside the checkout (named after those files and the platform, so that a changed pin builds anew and an
+old checkout still finds its own), and the CRDs come out of the operator's published API artifact, whose digest is
+pinned here. The CRDs (530 KB of YAML) are not committed; what the simulator needs of them is (27 KB, `schemas.py`).
 
 Where KUBEBUILDER_ASSETS names a directory with `kube-apiserver` and `etcd`, nothing is built and those are used.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,7 @@ def test_no_process_outlives_a_killed_holder_or_supervisor(victim: str) -> None:
     try:
         assert holder.stdout is not None
         directory = Path(holder.stdout.readline().strip())
+        assert directory.name.startswith("control-plane-"), "the holder did not start one"
         running = processes_of(directory)
         assert len(running) == 3
         if victim == "holder":
@@ -113,6 +115,8 @@ def test_no_process_outlives_a_killed_holder_or_supervisor(victim: str) -> None:
             (supervisor,) = [pid for pid, name in running.items() if name.startswith("python")]
             os.kill(supervisor, signal.SIGKILL)
         assert eventually(lambda: not processes_of(directory))
+        # A killed supervisor cannot clean up.
+        shutil.rmtree(directory, ignore_errors=True)
     finally:
         holder.kill()
         holder.wait()

@@ -168,14 +168,14 @@ def test_an_item_of_somebody_else_between_ours_is_in_sync() -> None:
     live = applied(desired)
     live["spec"]["template"]["spec"]["containers"].insert(1, {"name": "injected", "image": "mesh:1"})
     assert compare(desired, live).sync is Sync.IN_SYNC
-    foreign = {"f:spec": {"f:template": {"f:spec": {"f:containers": {'k:{"name":"injected"}': {".": {}}}}}}}
+    foreign: Manifest = {"f:spec": {"f:template": {"f:spec": {"f:containers": {'k:{"name":"injected"}': {".": {}}}}}}}
     live["metadata"]["managedFields"].append(entry(desired, "mesh", "Update", fieldsV1=foreign))
     assert compare(desired, live).sync is Sync.IN_SYNC
 
 
 def test_the_same_value_under_another_owner_is_ownership_only() -> None:
     desired = deployment()
-    edited = {"f:spec": {"f:replicas": {}}}
+    edited: Manifest = {"f:spec": {"f:replicas": {}}}
     live = applied(desired, entry(desired, "kubectl-edit", "Update", fieldsV1=edited))
     del _ours(live)["f:spec"]["f:replicas"]
     found = compare(desired, live)
@@ -185,7 +185,7 @@ def test_the_same_value_under_another_owner_is_ownership_only() -> None:
 
 def test_another_value_under_another_owner_differs() -> None:
     desired = deployment()
-    edited = {"f:spec": {"f:replicas": {}}}
+    edited: Manifest = {"f:spec": {"f:replicas": {}}}
     live = applied(desired, entry(desired, "kubectl-edit", "Update", fieldsV1=edited))
     del _ours(live)["f:spec"]["f:replicas"]
     live["spec"]["replicas"] = 5
@@ -369,7 +369,7 @@ def test_one_changed_leaf_is_never_in_sync(spec: dict[str, Any], data: st.DataOb
     holder: Any = spec
     for step in path:
         holder = holder[step]
-    new = data.draw(st.one_of(_SCALARS, st.none(), st.just({}), st.just([])))
+    new: Any = data.draw(st.one_of(_SCALARS, st.none(), st.just({}), st.just([])))
     if type(new) is type(holder) and new == holder:
         new = [holder]
     live = applied(desired)

@@ -35,7 +35,9 @@ CASES = {
 
 
 def _applied(manifest: Manifest, group: str, version: str, plural: str) -> Manifest:
-    node = load_catalog().resource(group, version, plural).node
+    resource = load_catalog().resource(group, version, plural)
+    assert resource is not None
+    node = resource.node
     declared = {name: value for name, value in manifest.items() if name not in ("apiVersion", "kind")}
     metadata = {name: value for name, value in manifest["metadata"].items() if name not in ("name", "namespace")}
     declared = {**declared, "metadata": metadata} if metadata else _without_metadata(declared)

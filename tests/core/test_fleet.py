@@ -20,7 +20,6 @@ from tests.core.fleets import (
     problem,
 )
 
-
 CLUSTER_ROLE = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: x}\n"
 
 
@@ -114,26 +113,26 @@ def test_a_broken_application_keeps_its_releases_and_is_blocked() -> None:
 
 
 def test_one_broken_document_of_a_file_leaves_the_others_alone() -> None:
-    both = application("x", manifests("x")) + "---\n" + application("y", manifests("y"))
+    both = application("x", manifests("x")) + "---\n" + application("w", manifests("w"))
     first = build(fleet_files(**{"apps/xy/app.yaml": both}))
-    broken = application("x", manifests("x", "2")) + "---\n" + application("y", "  - {name: y, typ: manifests}\n")
+    broken = application("x", manifests("x", "2")) + "---\n" + application("w", "  - {name: w, typ: manifests}\n")
     second = build(fleet_files(**{"apps/xy/app.yaml": broken}), first.cache)
-    x, y = (second.snapshot.applications[f"test/{name}"] for name in "xy")
+    x, w = (second.snapshot.applications[f"test/{name}"] for name in "xw")
     assert x.blocked is None
     assert x.targets != first.snapshot.applications["test/x"].targets
-    assert y.blocked is not None
-    assert y.targets == first.snapshot.applications["test/y"].targets
+    assert w.blocked is not None
+    assert w.targets == first.snapshot.applications["test/w"].targets
 
 
 def test_a_document_that_vanished_from_a_file_with_errors_is_kept() -> None:
-    both = application("x", manifests("x")) + "---\n" + application("y", manifests("y"))
+    both = application("x", manifests("x")) + "---\n" + application("w", manifests("w"))
     first = build(fleet_files(**{"apps/xy/app.yaml": both}))
     second = build(
         fleet_files(**{"apps/xy/app.yaml": application("x", manifests("x")) + "---\nkind: 1\n"}), first.cache
     )
-    y = second.snapshot.applications["test/y"]
-    assert y.blocked is not None
-    assert y.targets == first.snapshot.applications["test/y"].targets
+    w = second.snapshot.applications["test/w"]
+    assert w.blocked is not None
+    assert w.targets == first.snapshot.applications["test/w"].targets
 
 
 def test_a_broken_application_without_a_past_has_no_releases() -> None:
@@ -355,13 +354,13 @@ def test_cluster_scoped_kinds_need_the_settings() -> None:
 
 
 def test_a_plain_directory_is_an_application_with_all_below_it() -> None:
-    files = fleet_files(**{"apps/team/legacy/x.yaml": config_map("x"), "apps/team/legacy/sub/y.yaml": config_map("y")})
+    files = fleet_files(**{"apps/team/legacy/x.yaml": config_map("x"), "apps/team/legacy/sub/y.yaml": config_map("w")})
     result = build(files)
     assert not result.snapshot.problems
     legacy = result.snapshot.applications["test/legacy"]
     assert legacy.targets.keys() == {"a", "b"}
     [release] = legacy.releases.values()
-    assert [manifest["metadata"]["name"] for manifest in release.objects] == ["x", "y"]
+    assert [manifest["metadata"]["name"] for manifest in release.objects] == ["w", "x"]
 
 
 def test_a_rule_narrows_a_plain_directory() -> None:
@@ -379,7 +378,7 @@ def test_a_rule_narrows_a_plain_directory() -> None:
 
 
 def test_a_broken_file_blocks_its_plain_directory() -> None:
-    good = fleet_files(**{"apps/legacy/x.yaml": config_map("x"), "apps/legacy/y.yaml": config_map("y")})
+    good = fleet_files(**{"apps/legacy/x.yaml": config_map("x"), "apps/legacy/y.yaml": config_map("w")})
     first = build(good)
     for text in ("a: [", "kind: ConfigMap\n"):
         second = build({**good, "apps/legacy/y.yaml": text}, first.cache)
@@ -396,7 +395,7 @@ def test_a_component_takes_a_directory_and_unused_objects_are_named() -> None:
         **{
             "apps/one/app.yaml": application("one", component),
             "apps/one/objects/x.yaml": config_map("x"),
-            "apps/one/objects/deeper/y.yaml": config_map("y"),
+            "apps/one/objects/deeper/y.yaml": config_map("w"),
             "apps/one/z.yaml": config_map("z"),
         }
     )
@@ -404,7 +403,7 @@ def test_a_component_takes_a_directory_and_unused_objects_are_named() -> None:
     assert problem(result, "unused-object").file == "apps/one/z.yaml"
     assert list(result.snapshot.applications) == ["test/one"]
     [release] = result.snapshot.applications["test/one"].releases.values()
-    assert [manifest["metadata"]["name"] for manifest in release.objects] == ["x", "y"]
+    assert [manifest["metadata"]["name"] for manifest in release.objects] == ["w", "x"]
     changed = build({**files, "apps/one/objects/x.yaml": config_map("x", "2")}, result.cache)
     assert changed.counters.applications_compiled == 1
     assert changed.snapshot.applications["test/one"].targets != result.snapshot.applications["test/one"].targets

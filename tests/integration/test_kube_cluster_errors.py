@@ -42,6 +42,7 @@ TYPED = "failed to create typed patch object (p/f; flink.apache.org/v1beta1, Kin
 CONVERT = "failed to convert new object (p/s; /v1, Kind=Secret) to proper version: illegal base64 data at input byte 7"
 STRICT = 'ConfigMap in version "v1" cannot be handled as a ConfigMap: strict decoding error: unknown field "foo"'
 WEBHOOK = 'Internal error occurred: failed calling webhook "v.example.com": failed to call webhook: connection refused'
+POLICY = "deployments.apps \"d\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no latest"
 DENIED = 'admission webhook "flinkoperator.flink.apache.org" denied the request: spec.job.state is wrong'
 
 # name, answer, attempt, class, reason code, outcome
@@ -212,6 +213,7 @@ TABLE: list[tuple[str, Response, Attempt, type[KubeError], str, Outcome]] = [
         Outcome.PERMANENT,
     ),
     ("denied", status(403, DENIED, "Forbidden"), WRITE, errors.DeniedError, "Denied", Outcome.PERMANENT),
+    ("denied by a policy", status(422, POLICY, "Invalid"), WRITE, errors.DeniedError, "Denied", Outcome.PERMANENT),
     ("denied as a 500", status(500, DENIED), WRITE, errors.DeniedError, "Denied", Outcome.PERMANENT),
     (
         "webhook does not answer: before storage, so nothing happened",

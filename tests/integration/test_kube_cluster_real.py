@@ -264,7 +264,7 @@ async def test_the_observer_follows_a_real_cluster(control_plane: ControlPlane, 
             clock=LoopClock(),
             scope=scope,
             selector=f"{OWNER}=observed",
-            jitter=Random(3).random,  # noqa: S311 - it is to be repeatable, not secret
+            jitter=Random(3).random,
             on_change=note,
             on_heard=lambda: None,
             check_interval_s=0.2,

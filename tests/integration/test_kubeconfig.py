@@ -82,9 +82,9 @@ def test_a_context_by_name(tmp_path: Path) -> None:
     [
         ({}, {"exec": {"command": "/bin/true"}}, "allow.kubeconfigExec"),
         ({}, {"auth-provider": {"name": "gcp"}}, "allow.kubeconfigExec"),
-        ({}, {"tokenFile": "/etc/passwd"}, "allow.kubeconfigFiles"),
-        ({}, {"client-certificate": "/a", "client-key": "/b"}, "allow.kubeconfigFiles"),
-        ({"certificate-authority": "/a"}, {}, "allow.kubeconfigFiles"),
+        ({}, {"tokenFile": "/etc/passwd"}, "allow.kubeconfigExec"),
+        ({}, {"client-certificate": "/a", "client-key": "/b"}, "allow.kubeconfigExec"),
+        ({"certificate-authority": "/a"}, {}, "allow.kubeconfigExec"),
         ({"insecure-skip-tls-verify": True}, {}, "insecure-skip-tls-verify"),
         ({"server": "http://elsewhere.test"}, {}, "plain http"),
         ({"server": "file:///etc/passwd"}, {}, "not an http or https address"),

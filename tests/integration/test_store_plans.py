@@ -37,7 +37,11 @@ RESULT = IntentResult("i", IntentState.DONE, uid="u")
 QUESTIONS: list[tuple[Callable[[Tx], Any], str]] = [
     (lambda tx: tx.rollout("r1"), "sqlite_autoindex_rollout_1"),
     (lambda tx: tx.rollouts(active=True), "ix_rollout_active"),
-    (lambda tx: tx.rollouts(source="fleet", active=True), "ix_rollout_active"),
+    (lambda tx: tx.rollouts(source="fleet", active=True), "ix_rollout_source (source=? AND active=?)"),
+    (
+        lambda tx: tx.rollouts(application=APPLICATION, active=True),
+        "ix_rollout_application (application=? AND active=?)",
+    ),
     (lambda tx: tx.rollouts(application=APPLICATION), "ix_rollout_application"),
     (lambda tx: tx.rollout_targets("r1"), "PRIMARY KEY (rollout=?)"),
     (lambda tx: tx.active_rollout_of(TARGETS[:1]), "ix_rollout_target_active"),

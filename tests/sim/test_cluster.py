@@ -20,6 +20,7 @@ from reconciler.sim.link import LinkState
 from reconciler.sim.loop import SimClock, SteppedClock, run
 from reconciler.sim.plan import Fault, FaultKind
 from tests.sim.flink import GROUP, Watched, deployment, running
+from tests.sim.test_controllers import workload
 
 PATH = f"/apis/{GROUP}/v1beta1/namespaces/default/flinkdeployments"
 GET = Request("GET", f"{PATH}/orders")
@@ -102,7 +103,12 @@ def _digest(cluster: SimCluster) -> str:
     """Everything on the cluster, and every write that led there."""
     server = cluster.server
     log = [str(entry) for entry in server.log]
-    content = [log, server.objects("FlinkDeployment"), server.objects("Event", "")]
+    content = [
+        log,
+        server.objects("FlinkDeployment"),
+        server.objects("Event", ""),
+        server.objects("Deployment", "apps"),
+    ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -110,7 +116,9 @@ async def _story(watched: Watched) -> None:
     """Half a minute into it the story is in the middle of a deployment."""
     for number in range(3):
         watched.cluster.create(deployment(f"app-{number}", image=f"shop/app:{number}"))
-    await asyncio.sleep(25)
+    await asyncio.sleep(20)
+    watched.cluster.create(workload("Deployment"))
+    await asyncio.sleep(5)
 
 
 async def _rest(watched: Watched) -> None:

@@ -65,6 +65,21 @@ def test_a_workload_rolls_out_and_becomes_ready(kind: str) -> None:
     run(main())
 
 
+def test_a_change_in_the_middle_of_a_rollout_begins_it_anew() -> None:
+    async def main() -> None:
+        watched = Watched()
+        watched.cluster.create(workload("Deployment", replicas=3))
+        await asyncio.sleep(7)
+        watched.cluster.edit("apps", "Deployment", "default", "web", {"spec": {"minReadySeconds": 1}})
+        await asyncio.sleep(8)  # the first rollout would have been done
+        assert _status(watched, "Deployment")["observedGeneration"] == 2
+        assert "updatedReplicas" not in _status(watched, "Deployment")
+        await asyncio.sleep(2)
+        assert _status(watched, "Deployment")["updatedReplicas"] == 3
+
+    run(main())
+
+
 @pytest.mark.parametrize("kind", ["Deployment", "StatefulSet"])
 @pytest.mark.parametrize("marker", ["pull-error", "never-starts", "crash-loop"])
 def test_a_workload_whose_pods_never_become_ready(kind: str, marker: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Coroutine
 from typing import Any
 
@@ -35,6 +36,79 @@ def test_many_rounding_sleeps_do_not_spin() -> None:
         return asyncio.get_running_loop().time()
 
     assert run(main(), start_s=1e8) == pytest.approx(1e8 + 100.0)
+
+
+def test_timers_fire_at_their_very_moment_whatever_the_rounding() -> None:
+    moments = [0.1 * number + 1 / (3 + number) for number in range(200)]
+
+    async def main() -> list[tuple[float, float]]:
+        loop = asyncio.get_running_loop()
+        seen: list[tuple[float, float]] = []
+
+        def note(due: float) -> None:
+            seen.append((due, loop.time()))
+
+        for moment in moments:
+            loop.call_at(moment, note, moment)
+        await asyncio.sleep(60)
+        return seen
+
+    seen = run(main())
+    assert len(seen) == len(moments)
+    assert all(due == at for due, at in seen)
+
+
+def test_a_clocks_timer_is_never_early_for_that_clock() -> None:
+    async def main() -> list[tuple[float, float]]:
+        loop = asyncio.get_running_loop()
+        clock = SimClock(loop)
+        seen: list[tuple[float, float]] = []
+
+        def note(due: float) -> None:
+            seen.append((due, clock.now().monotonic))
+
+        for number in range(2000):
+            due = 0.1 * number + 1 / (3 + number)
+            clock.call_at(due, functools.partial(note, due))
+        await asyncio.sleep(300)
+        return seen
+
+    seen = run(main(), start_s=1e6 + 1 / 3)
+    assert len(seen) == 2000
+    assert all(due <= at < due + 1e-6 for due, at in seen)
+
+
+def test_whoever_sleeps_until_a_moment_comes_to_it() -> None:
+    async def main() -> int:
+        clock = SimClock(asyncio.get_running_loop())
+        rounds = 0
+        for number in range(500):
+            due = 0.1 * number + 1 / (3 + number)
+            while clock.now().monotonic < due:
+                await asyncio.sleep(due - clock.now().monotonic)
+                rounds += 1
+        return rounds
+
+    assert run(main(), start_s=1e6 + 1 / 3) < 1500
+
+
+def test_a_sleep_beyond_what_a_loop_waits_at_once() -> None:
+    async def main() -> float:
+        await asyncio.sleep(10 * 86_400)
+        return asyncio.get_running_loop().time()
+
+    assert run(main()) == 864_000.0
+
+
+def test_rounds_are_counted_per_instant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sim_loop, "ROUNDS_AT_ONE_INSTANT_MAX", 50)
+
+    async def main() -> float:
+        for _ in range(200):
+            await asyncio.sleep(1)
+        return asyncio.get_running_loop().time()
+
+    assert run(main()) == 200
 
 
 def test_a_timeout_fires_at_its_moment() -> None:

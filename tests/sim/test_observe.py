@@ -1,10 +1,8 @@
-"""The observer against a small API server: what it knows, when it asks, and that faults change nothing in the end."""
+"""The observer against a small API server: what it knows, and that faults change nothing in the end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
@@ -12,86 +10,12 @@ import pytest
 
 from reconciler.core.model import ObjectKey
 from reconciler.shell.follow import STALE_LISTS_MAX
-from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_errors import KubeError
 from reconciler.shell.live import NOT_SEEN, GroupKind, is_older
-from reconciler.shell.observe import WATCHES_MAX, Kind, Observer
-from reconciler.shell.scope import Scope
 from reconciler.shell.transport import Response
-from reconciler.sim.loop import SimClock, run
-from tests.sim.observe_world import KINDS, OWNER, Faults, SmallApi, failure
-
-FLINK = Kind("flink.apache.org/v1beta1", "FlinkDeployment")
-CONFIG = Kind("v1", "ConfigMap")
-ALL = [Kind(*pair) for pair in KINDS.values()]
-
-
-class World:
-    """An observer over a SmallApi, with what it told."""
-
-    def __init__(self, api: SmallApi, scope: Scope, **settings: Any) -> None:
-        self.api = api
-        self.changed: list[ObjectKey] = []
-        self.heard = 0
-        self.clock = SimClock(asyncio.get_running_loop())
-        self.cluster = KubeCluster("small", api)
-        self.observer = Observer(
-            self.cluster,
-            clock=self.clock,
-            scope=scope,
-            selector=OWNER,
-            jitter=Random(7).random,
-            on_change=self._note,
-            on_heard=self._hear,
-            **settings,
-        )
-
-    def _note(self, keys: Sequence[ObjectKey]) -> None:
-        self.changed.extend(keys)
-
-    def _hear(self) -> None:
-        self.heard += 1
-
-    def spec(self, name: str, kind: str = "FlinkDeployment") -> Any:
-        """The spec that the observer knows: None for absent, NOT_SEEN."""
-        live = self.observer.live(self.api.key(name, kind))
-        return live["spec"] if isinstance(live, dict) else live
-
-    def assert_true_to_the_cluster(self) -> None:
-        """Every object of the cluster is known as it is, and nothing else is."""
-        for key, manifest in self.api.objects.items():
-            if OWNER in manifest["metadata"]["labels"]:
-                assert self.observer.live(key) == manifest, key
-        for kind in KINDS.values():
-            for key in self.observer.cache.keys(Kind(*kind).group_kind):
-                assert self.observer.live(key) == self.api.objects.get(key), key
-
-
-@asynccontextmanager
-async def observing(api: SmallApi, kinds: Sequence[Kind] = (FLINK,), **settings: Any) -> AsyncIterator[World]:
-    """A world that observes `kinds`; no task of it may fail, and all of them end."""
-    failures: list[tuple[str, BaseException]] = []
-    scope = Scope("test", on_failure=lambda name, error: failures.append((name, error)))
-    world = World(api, scope, **settings)
-    world.observer.set_kinds(kinds)
-    try:
-        yield world
-    finally:
-        assert await scope.close(timeout_s=5) == ()
-        assert failures == []
-        assert api.open_now == 0
-        assert not world.observer.busy
-
-
-def simulated(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """Run an async test in virtual time."""
-
-    def wrapper() -> None:
-        run(test())
-
-    wrapper.__name__, wrapper.__doc__ = test.__name__, test.__doc__
-    return wrapper
-
+from reconciler.sim.loop import run
+from tests.sim.observe_harness import ALL, FLINK, observing, simulated
+from tests.sim.observe_world import Faults, SmallApi, failure
 
 # ---- what is known -----------------------------------------------------------------------------------------------
 
@@ -277,156 +201,6 @@ async def test_many_changes_are_one_list() -> None:
         await asyncio.sleep(15)
         world.assert_true_to_the_cluster()
         assert (api.count("GET"), api.count("LIST")) == (0, 2)
-
-
-# ---- how much is asked -------------------------------------------------------------------------------------------
-
-
-@simulated
-async def test_a_quiet_watch_costs_one_list_of_metadata_per_check_interval() -> None:
-    api = SmallApi()
-    api.put("a", {"k": 1})
-    async with observing(api) as world:
-        await asyncio.sleep(1)
-        before = len(api.requests)
-        await asyncio.sleep(600)
-        asked = api.requests[before:]
-        assert set(asked) == {"META flinkdeployments"}
-        assert 45 <= len(asked) <= 60
-        assert world.observer.observed_at(FLINK.group_kind) == pytest.approx(world.clock.now().monotonic, abs=10.5)
-        assert world.changed == [api.key("a")]
-
-
-@simulated
-async def test_with_a_long_check_interval_bookmarks_alone_keep_a_kind_fresh() -> None:
-    api = SmallApi()
-    async with observing(api, check_interval_s=90) as world:
-        await asyncio.sleep(1)
-        before = len(api.requests)
-        await asyncio.sleep(1000)
-        assert api.requests[before:] == []
-        assert world.observer.heard_at == pytest.approx(world.clock.now().monotonic, abs=61)
-        world.observer.set_intervals(check_s=10, resync_s=300)
-        await asyncio.sleep(20)
-        assert api.requests[before:] != []
-
-
-@simulated
-async def test_at_most_three_watches_and_the_rest_by_lists() -> None:
-    api = SmallApi()
-    async with observing(api, ALL, check_interval_s=1000) as world:
-        await asyncio.sleep(1)
-        assert [kind.kind for kind in world.observer.watched()] == ["FlinkDeployment", "FlinkSessionJob", "Deployment"]
-        assert len(world.observer.watched()) == WATCHES_MAX
-        api.put("c", {"k": 1}, kind="ConfigMap")
-        await asyncio.sleep(200)
-        assert world.spec("c", "ConfigMap") is None
-        await asyncio.sleep(101)
-        assert world.spec("c", "ConfigMap") == {"k": 1}
-        api.put("c", {"k": 2}, kind="ConfigMap")
-        await world.observer.refresh([api.key("c", "ConfigMap")])
-        assert world.spec("c", "ConfigMap") == {"k": 2}
-        api.drop("c", kind="ConfigMap")
-        await world.observer.resync([CONFIG.group_kind])
-        assert world.spec("c", "ConfigMap") is None
-        assert api.open_max <= 12
-
-
-@simulated
-async def test_sockets_stay_below_twelve_whatever_the_lane_asks_at_once() -> None:
-    api = SmallApi()
-    api.latency_s = 1.0
-    async with observing(api, ALL) as world:
-        await asyncio.sleep(20)
-        keys = [api.key(f"a{number}") for number in range(100)]
-        await asyncio.gather(*(world.observer.read(FLINK.api_version, key) for key in keys))
-        assert api.open_max <= 12
-
-
-@simulated
-async def test_kinds_come_and_go() -> None:
-    api = SmallApi()
-    api.put("a", {"k": 1})
-    api.put("c", {"k": 1}, kind="ConfigMap")
-    async with observing(api, [CONFIG]) as world:
-        await asyncio.sleep(1)
-        assert [kind.kind for kind in world.observer.watched()] == ["ConfigMap"]
-        world.observer.set_kinds([FLINK])
-        assert world.spec("c", "ConfigMap") is NOT_SEEN
-        await asyncio.sleep(1)
-        assert (world.spec("a"), world.spec("c", "ConfigMap")) == ({"k": 1}, NOT_SEEN)
-        assert api.open_now == 1
-        world.observer.set_kinds([FLINK, CONFIG])
-        await asyncio.sleep(1)
-        assert (world.spec("a"), world.spec("c", "ConfigMap")) == ({"k": 1}, {"k": 1})
-        assert api.count("LIST flinkdeployments") == 1, "what stays is not disturbed"
-        world.observer.set_kinds(ALL)
-        await asyncio.sleep(1)
-        assert api.open_now == WATCHES_MAX
-        assert world.spec("c", "ConfigMap") == {"k": 1}, "a kind that loses its watch keeps what is known"
-
-
-# ---- a cluster that does not answer ------------------------------------------------------------------------------
-
-
-@simulated
-async def test_an_unreachable_cluster_is_asked_seldom_and_found_again() -> None:
-    api = SmallApi()
-    api.put("a", {"k": 1})
-    async with observing(api) as world:
-        await asyncio.sleep(1)
-        api.reachable = False
-        api.cut_watches()
-        await asyncio.sleep(3600)
-        heard_at, now = world.observer.heard_at, world.clock.now().monotonic
-        assert heard_at is not None
-        assert now - heard_at > 3590
-        assert world.observer.reason is not None
-        assert world.spec("a") == {"k": 1}, "what is known stays known, and is stale by its observed_at"
-        assert api.count("") < 600
-        api.put("a", {"k": 2})
-        api.reachable = True
-        await asyncio.sleep(31)
-        assert world.spec("a") == {"k": 2}
-        assert world.observer.reason is None
-
-
-@simulated
-async def test_a_silent_watch_is_given_up_after_its_idle_deadline() -> None:
-    api = SmallApi()
-    async with observing(api, check_interval_s=10_000) as world:
-        await asyncio.sleep(1)
-        api.mute_open_watches()
-        api.put("a", {"k": 1})
-        await asyncio.sleep(100)
-        assert world.spec("a") is None
-        await asyncio.sleep(40)
-        assert world.spec("a") == {"k": 1}
-
-
-@simulated
-async def test_a_server_that_ends_every_watch_is_not_asked_in_a_tight_loop() -> None:
-    api = SmallApi()
-    api.refuse["WATCH flinkdeployments"] = Response(200)
-    async with observing(api, check_interval_s=10_000):
-        await asyncio.sleep(600)
-        assert 10 < api.count("WATCH") < 60
-
-
-@simulated
-async def test_a_kind_that_is_not_served_yet_is_found_when_it_comes() -> None:
-    api = SmallApi()
-    api.served.discard("flinkdeployments")
-    async with observing(api) as world:
-        await asyncio.sleep(10)
-        problem = world.observer.problem(FLINK.group_kind)
-        assert problem is not None
-        assert problem.code == "KindMissing"
-        assert world.spec("a") is NOT_SEEN
-        api.served.add("flinkdeployments")
-        api.put("a", {"k": 1})
-        await asyncio.sleep(90)
-        assert world.spec("a") == {"k": 1}
 
 
 # ---- late and stale news -----------------------------------------------------------------------------------------

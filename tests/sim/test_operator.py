@@ -293,6 +293,16 @@ def test_the_operators_own_rollback_and_the_adoption_of_the_stable_spec(marker: 
     run(main())
 
 
+def test_there_is_no_rollback_after_a_redeployment_from_a_savepoint() -> None:
+    async def main() -> None:
+        watched = await running(Watched(), deployment(configuration=HIGH_AVAILABILITY | ROLLBACK))
+        watched.edit({"image": "shop/orders:2-never-starts", "job": {"savepointRedeployNonce": 1}})
+        await asyncio.sleep(3600)
+        assert watched.states()[-1] == ("DEPLOYED", "DEPLOYED_NOT_READY", "RECONCILING")
+
+    run(main())
+
+
 def test_a_rolled_back_job_can_be_upgraded_again() -> None:
     async def main() -> None:
         watched = await running(Watched(), deployment(configuration=HIGH_AVAILABILITY | ROLLBACK))
@@ -382,6 +392,25 @@ def test_deletion_takes_its_time_and_a_recreated_object_starts_anew() -> None:
     run(main())
 
 
+def test_an_object_recreated_before_the_operator_looks_is_another_one() -> None:
+    async def main() -> None:
+        watched = await running(Watched())
+        before = watched.job_id()
+        gone = asyncio.Event()
+        watched.cluster.server.observe(
+            lambda key, event: gone.set() if (key.kind, event.type) == ("FlinkDeployment", "DELETED") else None
+        )
+        watched.cluster.delete(GROUP, "FlinkDeployment", "default", "orders")
+        await gone.wait()
+        watched.cluster.create(deployment())
+        await asyncio.sleep(60)
+        assert watched.status()["lifecycleState"] == "STABLE"
+        assert watched.deployments() == 1
+        assert watched.job_id() != before
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     ("image", "limit", "end", "failures"),
     [("shop/orders:1", 1, "COMPLETED", 0), ("shop/orders:1-snapshot-fails", 1, "FAILED", 2), (None, 1, "ABANDONED", 0)],
@@ -435,7 +464,7 @@ BASE: dict[str, Any] = {
         ),
         ({"restartNonce": 1}, Change.UPGRADE, Change.UPGRADE),
         ({"ingress": {"template": "x"}}, Change.UPGRADE, Change.UPGRADE),
-        ({"image": "a:2", "job": {"parallelism": 1, "savepointRedeployNonce": 1}}, Change.UPGRADE, Change.UPGRADE),
+        ({"image": "a:2", "job": {"parallelism": 1, "savepointRedeployNonce": 1}}, REDEPLOY, REDEPLOY),
     ],
 )
 def test_classes_of_changes(after: dict[str, Any], native: Change, standalone: Change) -> None:

@@ -13,6 +13,7 @@ import sqlite3
 from pathlib import Path
 
 import sqlalchemy as sa
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from reconciler.shell.store import schema
 from reconciler.shell.store.errors import StoreError
@@ -39,7 +40,11 @@ def prepare(connection: sa.Connection, path: Path | None, scripts: Path = SCRIPT
 def create(connection: sa.Connection) -> None:
     """All tables of a new store, in the running transaction."""
     connection.exec_driver_sql(f"PRAGMA application_id = {schema.APPLICATION_ID}")
-    schema.metadata.create_all(connection, checkfirst=False)
+    for table in schema.metadata.sorted_tables:
+        connection.execute(CreateTable(table))
+        # A table keeps its indexes in a set; SQLite breaks ties between indexes by their age.
+        for index in sorted(table.indexes, key=lambda index: str(index.name)):
+            connection.execute(CreateIndex(index))
     connection.execute(sa.insert(schema.alembic_version), {"version_num": schema.SCHEMA_VERSION})
 
 

@@ -142,9 +142,9 @@ rollout = sa.Table(
     _real("ended_wall", nullable=True),
     _text("paused_from", nullable=True),
     _integer("active"),
-    sa.Index("ix_rollout_active", "source", sqlite_where=sa.text("active = 1")),
-    sa.Index("ix_rollout_source", "source"),
-    sa.Index("ix_rollout_application", "application"),
+    sa.Index("ix_rollout_active", "sequence", sqlite_where=sa.text("active = 1")),
+    sa.Index("ix_rollout_application", "application", "active"),
+    sa.Index("ix_rollout_source", "source", "active"),
     sqlite_autoincrement=True,
 )
 
@@ -203,7 +203,7 @@ intent = sa.Table(
     *_reason(),
     sa.Index("ix_intent_pending", "cluster", "application", sqlite_where=sa.text("state = 'pending'")),
     sa.Index("ix_intent_owner", "owner", "state"),
-    sa.Index("ix_intent_application", "application"),
+    sa.Index("ix_intent_application", "application", "cluster"),
     sqlite_autoincrement=True,
 )
 

@@ -68,6 +68,7 @@ def _rollouts_where(names: tuple[str, ...], active: bool | None) -> sa.Select[An
     statement = select_where(_rollout, *names, order_by=())
     if active is not None:
         statement = statement.where(is_literally(_rollout.c.active, int(active)))
+    # The active ones are few among many that have ended.
     newest = sorted_apart(_rollout.c.sequence) if active else _rollout.c.sequence
     statement = statement.order_by(newest.desc())
     return statement.limit(sa.bindparam("limit", type_=sa.Integer))

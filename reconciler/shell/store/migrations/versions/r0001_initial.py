@@ -97,7 +97,7 @@ def _create_intent() -> None:
         sa.UniqueConstraint("id"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_intent_application", "intent", ["application"])
+    op.create_index("ix_intent_application", "intent", ["application", "cluster"])
     op.create_index("ix_intent_owner", "intent", ["owner", "state"])
     op.create_index(
         "ix_intent_pending", "intent", ["cluster", "application"], sqlite_where=sa.text("state = 'pending'")
@@ -223,9 +223,9 @@ def _create_rollout() -> None:
         sa.UniqueConstraint("id"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_rollout_active", "rollout", ["source"], sqlite_where=sa.text("active = 1"))
-    op.create_index("ix_rollout_application", "rollout", ["application"])
-    op.create_index("ix_rollout_source", "rollout", ["source"])
+    op.create_index("ix_rollout_active", "rollout", ["sequence"], sqlite_where=sa.text("active = 1"))
+    op.create_index("ix_rollout_application", "rollout", ["application", "active"])
+    op.create_index("ix_rollout_source", "rollout", ["source", "active"])
 
 
 def _create_source() -> None:

@@ -1,0 +1,144 @@
+"""One look at every target of an application: what Git asks for, what is assigned, what is live, what moves it.
+
+The looks are what status, the list of applications and `explain` are made of, so that all of them say the same.
+
+    for look in await looks(daemon, "sample/orders"):
+        look.state        # "Synced", "Waiting", "Baking", "Drifted", "Unreachable", ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from reconciler.core.model import (
+    SETTLED_STATES,
+    Assignment,
+    ClusterView,
+    Health,
+    Now,
+    Rollout,
+    RolloutTarget,
+    Sync,
+    Target,
+    TargetVerdict,
+)
+from reconciler.shell.daemon import Daemon
+from reconciler.shell.ports import Tx
+
+SYNCED = "Synced"
+WELL = frozenset({Health.HEALTHY, Health.SUSPENDED})
+
+
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """The rollout that has a target, with the target's row in it."""
+
+    rollout: Rollout
+    row: RolloutTarget
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One target. `goal` is the digest that Git asks for ("": none any more), `moving` the newest active rollout that
+    has not settled it; `view` is its cluster's, None if the cluster is not declared."""
+
+    target: Target
+    goal: str
+    assignment: Assignment | None
+    verdict: TargetVerdict | None
+    moving: Moving | None
+    view: ClusterView | None
+    unreachable: bool
+
+    @property
+    def assigned(self) -> str:
+        """The digest it is to have now, "" if none."""
+        return self.assignment.digest if self.assignment is not None else ""
+
+    @property
+    def current(self) -> TargetVerdict | None:
+        """The verdict, if it is about the assigned release."""
+        if self.verdict is None or self.verdict.digest != self.assigned:
+            return None
+        return self.verdict
+
+    @property
+    def health(self) -> Health:
+        """Its health; not observed, out of reach and not assigned are Unknown."""
+        return self.current.health if self.current is not None and not self.unreachable else Health.UNKNOWN
+
+    @property
+    def sync(self) -> Sync:
+        """Does live equal what is assigned?"""
+        return self.current.sync if self.current is not None and not self.unreachable else Sync.UNKNOWN
+
+    @property
+    def state(self) -> str:
+        """One word: its state in the rollout that moves it, else where it stands by itself."""
+        if self.moving is not None:
+            return str(self.moving.row.state)
+        if self.unreachable:
+            return "Unreachable"
+        if not self.assigned:
+            return "Waiting"
+        if self.current is None or self.sync in (Sync.UNKNOWN, Sync.ASK):
+            return "Unknown"
+        if self.sync is not Sync.IN_SYNC:
+            return "Drifted"
+        if self.health not in WELL:
+            return str(self.health)
+        if not self.goal:
+            return "Orphaned"
+        return SYNCED if self.goal == self.assigned else "Outdated"
+
+
+def goals_of(daemon: Daemon, application: str) -> tuple[str, Mapping[str, str]]:
+    """The source that declares `application`, and the digest it asks for by cluster; ("", {}) if none does."""
+    for name in sorted(daemon.sources):
+        snapshot = daemon.sources[name].snapshot
+        compiled = snapshot.applications.get(application) if snapshot is not None else None
+        if compiled is not None:
+            return name, compiled.targets
+    return "", {}
+
+
+async def looks(daemon: Daemon, application: str) -> list[Look]:
+    """All targets of `application`, by cluster."""
+    _, goals = goals_of(daemon, application)
+
+    def read(tx: Tx) -> tuple[dict[Target, Assignment], dict[Target, Moving]]:
+        assigned = {row.target: row for row in tx.assignments(application=application)}
+        return assigned, moving_in(tx, {*assigned, *(Target(application, cluster) for cluster in goals)})
+
+    assigned, moving = await daemon.context.store.read(f"looks:{application}", read)
+    return [
+        look_at(daemon, target, goals.get(target.cluster, ""), assigned.get(target), moving.get(target))
+        for target in sorted({*assigned, *(Target(application, cluster) for cluster in goals)})
+    ]
+
+
+def moving_in(tx: Tx, targets: Iterable[Target]) -> dict[Target, Moving]:
+    """For each target the newest active rollout that has not settled it."""
+    rollouts: dict[str, Rollout] = {}
+    found: dict[Target, Moving] = {}
+    for target, rows in tx.active_rollout_of(sorted(targets)).items():
+        for rollout_id, row in rows:
+            if row.state in SETTLED_STATES:
+                continue
+            if rollout_id not in rollouts:
+                rollout = tx.rollout(rollout_id)
+                assert rollout is not None, f"rollout {rollout_id} has rows and is not stored"
+                rollouts[rollout_id] = rollout
+            found[target] = Moving(rollouts[rollout_id], row)
+    return found
+
+
+def look_at(
+    daemon: Daemon, target: Target, goal: str, assignment: Assignment | None, moving: Moving | None
+) -> Look:
+    """The look at one target, with what is known now of it and of its cluster."""
+    now: Now = daemon.ports.clock.now()
+    view = daemon.board.view(target.cluster, now)
+    unreachable = view is not None and view.unreachable(now)
+    return Look(target, goal, assignment, daemon.board.verdict(target), moving, view, unreachable)
