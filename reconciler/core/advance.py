@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from reconciler.core.actions import Abandon, Baked, Step
+from reconciler.core.heal import RESTARTING_KINDS
 from reconciler.core.model import (
     Health,
     Now,
@@ -30,6 +31,8 @@ BAKE_RESETS_MAX = 3
 BLOCKING_CODES = frozenset({"SchemaMismatch", "KindMissing"})
 #: A healthy target whose reason says this has nothing left to bake: its gates are not applicable.
 FINISHED_CODES = frozenset({"Finished"})
+#: Kinds that run something: whether they are healthy shows only while they do.
+RUNNING_KINDS = RESTARTING_KINDS | {"Job", "CronJob", "Pod"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,21 @@ class Timing:
     bake_s: float
     progress_deadline_s: float
     check_interval_s: float
+
+
+def is_well(verdict: TargetVerdict) -> bool:
+    """Nothing of the target is worse than wanted: Suspended is only where Git wants it."""
+    return verdict.health in (Health.HEALTHY, Health.SUSPENDED)
+
+
+def has_nothing_to_bake(verdict: TargetVerdict) -> bool:
+    """True if everything that could run is suspended, or has finished, as it should. One job that runs has to bake
+    whatever its neighbours do."""
+    runnable = [part for part in verdict.objects if part.key.kind in RUNNING_KINDS]
+    return bool(runnable) and all(
+        part.health is Health.SUSPENDED or (part.health is Health.HEALTHY and part.reason.code in FINISHED_CODES)
+        for part in runnable
+    )
 
 
 def assigned_digest(row: RolloutTarget) -> str:
@@ -130,12 +148,10 @@ def _progress(row: RolloutTarget, verdict: TargetVerdict | None, now: Now, timin
         return Step(row.target, replace(row, state=TargetState.FAILED, reason=verdict.reason))
     if verdict.sync is not Sync.IN_SYNC:
         return Step(row.target, replace(row, reason=Reason("OutOfSync", "live differs from the new release")))
-    if verdict.health is Health.SUSPENDED or (
-        verdict.health is Health.HEALTHY and verdict.reason.code in FINISHED_CODES
-    ):
+    if has_nothing_to_bake(verdict):
         done = replace(row, bake_s=0.0, healthy_wall=row.healthy_wall or now.wall)
         return _succeeded(done, now, verdict.reason)
-    if verdict.health is not Health.HEALTHY:
+    if not is_well(verdict):
         return Step(row.target, replace(row, reason=verdict.reason))
     same_job = row.job_ids == verdict.job_ids and row.restarts == verdict.restarts
     baking = replace(
@@ -165,12 +181,12 @@ def _bake(row: RolloutTarget, verdict: TargetVerdict | None, now: Now, timing: T
         reason = Reason("BakeReset", "the job restarted while it baked; the bake starts again")
         again = replace(row, job_ids=verdict.job_ids, restarts=verdict.restarts)
         # Time counts between two healthy looks only: one that finds it restarting does not begin a bake.
-        well = verdict.health is Health.HEALTHY and verdict.sync is Sync.IN_SYNC
+        well = is_well(verdict) and verdict.sync is Sync.IN_SYNC
         return _reset(again, reason, verdict, TargetState.BAKING if well else TargetState.PROGRESSING)
     if verdict.sync is not Sync.IN_SYNC:
         reason = Reason("OutOfSync", "live was changed while it baked; the bake starts again")
         return Step(row.target, replace(row, bake_s=0.0, state=TargetState.PROGRESSING, reason=reason))
-    if verdict.health is not Health.HEALTHY:
+    if not is_well(verdict):
         return _reset(row, verdict.reason, verdict, TargetState.PROGRESSING)
     row = replace(row, bake_s=row.bake_s + added, reason=None)
     return _succeeded(row, now, None) if row.bake_s >= timing.bake_s else Step(row.target, row)
@@ -194,8 +210,7 @@ def _rolling_back(row: RolloutTarget, verdict: TargetVerdict | None, now: Now) -
     """Back means in sync and healthy once at the release that had baked."""
     if verdict is None or not verdict.applied:
         return Step(row.target, row)
-    good = verdict.health in (Health.HEALTHY, Health.SUSPENDED)
-    if good and verdict.sync is Sync.IN_SYNC:
+    if is_well(verdict) and verdict.sync is Sync.IN_SYNC:
         back = replace(row, state=TargetState.ROLLED_BACK, reason=row.reason, healthy_wall=now.wall)
         return Step(row.target, back)
     return Step(row.target, row)

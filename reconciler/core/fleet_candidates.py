@@ -1,8 +1,9 @@
 """Which applications a fleet has: Application documents, and directories of plain Kubernetes YAML.
 
-A directory below `applications` that holds plain objects and no Application is an application too, named after the
-directory. It takes what is below it, except directories that are applications themselves, are named by a component's
-`path`, or have a rule of their own in `fleet.yaml`. A kustomization or chart is one as well, and not supported yet.
+A directory below `applications` that holds plain objects is an application too, named after the directory, unless it
+or a directory above it holds an Application: those are there for components to name by `path`, and a mistyped path must
+not deploy them everywhere. It takes what is below it, except directories that have a rule of their own in `fleet.yaml`.
+A kustomization or chart is an application as well, and not supported yet.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class _Ground:
     applications: frozenset[str]  # directories with an Application, broken or not
     referenced: frozenset[str]  # directories that components name
     broken: Mapping[str, Problem]  # directory -> the first problem of a file in it that cannot be read whole
+    doubtful: Mapping[str, Problem]  # the same, broken Applications included: one may name a directory below it
 
     @classmethod
     def of(
@@ -82,6 +84,7 @@ class _Ground:
         plain: dict[str, list[Held]] = {}
         applications, referenced = set(), set()
         broken: dict[str, Problem] = {}
+        doubtful: dict[str, Problem] = {}
         for path in sorted(selected.roots.keys() & held.keys()):
             directory = posixpath.dirname(path)
             for entry in held[path]:
@@ -94,15 +97,22 @@ class _Ground:
             for parsed, problem in broken_documents(file) if file else ():
                 if parsed.kind == "Application":
                     applications.add(directory)
+                    doubtful.setdefault(directory, problem)
                 else:
                     broken.setdefault(directory, problem)
             if file and file.problems:
                 broken.setdefault(directory, file.problems[0])
-        return cls(fleet, selected, files, held, plain, frozenset(applications), frozenset(referenced), broken)
+        doubtful = {**doubtful, **broken}
+        declared = frozenset(applications), frozenset(referenced)
+        return cls(fleet, selected, files, held, plain, *declared, broken, doubtful)
 
     def broken_within(self, directory: str) -> Problem | None:
         """The first problem of a file in or below `directory`."""
         return next((self.broken[name] for name in sorted(self.broken) if _within(name, directory)), None)
+
+    def doubt_about(self, directory: str) -> Problem | None:
+        """Why it cannot be told whose the objects of `directory` are: something in it, or above it, is broken."""
+        return next((self.doubtful[name] for name in sorted(self.doubtful) if _within(directory, name)), None)
 
 
 def _within(path: str, directory: str) -> bool:
@@ -151,7 +161,7 @@ def _directories(ground: _Ground) -> tuple[list[Candidate], list[Problem]]:
     for directory in sorted(ground.plain):
         if any(_within(directory, reference) for reference in ground.referenced):
             continue
-        if directory in ground.applications:
+        if _below_an_application(ground, directory):
             problems += [_unused(entry) for entry in ground.plain[directory]]
         elif directory == _root_of(ground, directory):
             problems += [_stray(entry) for entry in ground.plain[directory]]
@@ -163,7 +173,7 @@ def _directories(ground: _Ground) -> tuple[list[Candidate], list[Problem]]:
         entries = [entry for directory in directories for entry in ground.plain[directory]]
         held_back = next((entry.broken for entry in entries if entry.broken), None)
         for directory in directories:
-            held_back = held_back or ground.broken.get(directory)
+            held_back = held_back or ground.doubt_about(directory)
         candidates.append(
             Candidate(
                 name=posixpath.basename(owner),
@@ -175,6 +185,20 @@ def _directories(ground: _Ground) -> tuple[list[Candidate], list[Problem]]:
             )
         )
     return candidates, problems
+
+
+def _below_an_application(ground: _Ground, directory: str) -> bool:
+    """True if an Application stands in `directory` or above it, with no rule of `fleet.yaml` in between."""
+    root = _root_of(ground, directory)
+    rules = {rule.path for rule in ground.fleet.directories}
+    current = directory
+    while current != root and _within(current, root):
+        if current in ground.applications:
+            return True
+        if current in rules:
+            return False
+        current = posixpath.dirname(current)
+    return False
 
 
 def _root_of(ground: _Ground, directory: str) -> str:
@@ -202,7 +226,7 @@ def _under_other_tool(ground: _Ground, directory: str) -> bool:
 
 
 def _unused(entry: Held) -> Problem:
-    says = "no component of the Application in this directory names this object: it is deployed nowhere"
+    says = "no component of the Application here names this object: it is deployed nowhere"
     hint = "move it to a directory and name that in a component: {type: manifests, properties: {path: ...}}"
     return entry.parsed.document.problem((), "unused-object", says, hint, Severity.WARNING)
 

@@ -17,14 +17,12 @@ FLINK_DEPLOYMENT = "FlinkDeployment"
 FLINK_SESSION_JOB = "FlinkSessionJob"
 #: The kinds whose spec is a Flink cluster or job, with a `flinkConfiguration`.
 FLINK_JOB_KINDS = frozenset({FLINK_DEPLOYMENT, FLINK_SESSION_JOB})
-#: All of the operator's kinds.
-FLINK_KINDS = FLINK_JOB_KINDS | {"FlinkStateSnapshot", "FlinkBlueGreenDeployment"}
 
 
-def is_flink(manifest: Mapping[str, Any], kinds: frozenset[str] = FLINK_JOB_KINDS) -> bool:
-    """True if `manifest` is one of the Flink operator's `kinds`."""
+def is_flink(manifest: Mapping[str, Any]) -> bool:
+    """True if `manifest` is a FlinkDeployment or a FlinkSessionJob."""
     group, _, _ = str(manifest.get("apiVersion", "")).rpartition("/")
-    return group == FLINK_GROUP and manifest.get("kind") in kinds
+    return group == FLINK_GROUP and manifest.get("kind") in FLINK_JOB_KINDS
 
 
 def flatten(configuration: Any) -> dict[str, str]:

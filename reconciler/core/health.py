@@ -22,7 +22,7 @@ from reconciler.core.health_common import (
     number_at,
     spoken,
 )
-from reconciler.core.health_flink import flink_health, job_id_of
+from reconciler.core.health_flink import flink_health
 from reconciler.core.health_workloads import (
     daemon_set_health,
     deployment_health,
@@ -56,7 +56,6 @@ __all__ = [
     "evaluate",
     "health",
     "health_from_file",
-    "job_id_of",
 ]
 
 

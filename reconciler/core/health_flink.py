@@ -229,7 +229,7 @@ def _failed(look: _Look) -> Judged | None:
         return look.says(Health.DEGRADED, "failed", "ManualRestoreRequired", error)
     if flink.lifecycle == "FAILED" or (flink.job == "FAILED" and not flink.upgrading):
         return look.says(Health.DEGRADED, "failed", "JobFailed", f"the job has failed{': ' + error if error else ''}")
-    if flink.job_manager == "ERROR":
+    if flink.job_manager == "ERROR" and not flink.upgrading:
         if any(name in flink.raw_error for name in _IMAGE_ERRORS):
             limit_s = look.thresholds.image_pull_s
             return look.says(Health.PROGRESSING, "image-pull", "ImagePull", error, limit_s=limit_s)
@@ -316,11 +316,6 @@ def is_bounded(manifest: Mapping[str, Any]) -> bool:
         return True
     configuration = flatten(map_at(manifest, "spec").get("flinkConfiguration"))
     return configuration.get("execution.runtime-mode", "").upper() == "BATCH"
-
-
-def job_id_of(manifest: Mapping[str, Any]) -> str:
-    """The Flink job's id, "" if there is none."""
-    return text_at(map_at(manifest, "status", "jobStatus"), "jobId")
 
 
 def error_text(error: Any) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from reconciler.core.formats import is_dns_label, is_dns_subdomain
 from reconciler.core.model import Manifest, ObjectKey
 from reconciler.core.order import is_cluster_scoped
-from reconciler.core.ownership import APPLICATION_ANNOTATION, DECLARABLE_ANNOTATIONS, OWNER_LABEL
+from reconciler.core.ownership import OWN_PREFIX
 from reconciler.core.problems import Problem
 from reconciler.core.schema import describe
 from reconciler.core.yaml_kube import Document, Path
@@ -139,10 +139,10 @@ def _refused_metadata(item: Located, metadata: Mapping[str, Any]) -> Iterator[Pr
             if value is not None and not isinstance(value, str):
                 says = f"the value of {name!r} is not a string"
                 yield item.problem(at, "invalid-type", says, "put it in quotes to make it a string")
-            if name in (OWNER_LABEL, APPLICATION_ANNOTATION) or (
-                name.startswith("reconciler.dev/") and not (field == "annotations" and name in DECLARABLE_ANNOTATIONS)
-            ):
-                yield item.problem(at, "scope", f"{name} is set by the reconciler alone", "remove it")
+            if name.startswith(OWN_PREFIX):
+                yield item.problem(
+                    at, "scope", f"{name} is not to be declared: it is the reconciler's own", "remove it"
+                )
             if field == "annotations" and name in _HOOKS:
                 says = f"{name} makes this a hook of another tool; hooks are not run here"
                 yield item.problem(at, "unsupported", says, "remove the object, or the annotation")

@@ -13,8 +13,8 @@ from reconciler.core.model import Manifest, digest_of
 
 OWNER_LABEL = "reconciler.dev/owner"
 APPLICATION_ANNOTATION = "reconciler.dev/application"
-#: Annotations of ours that people set on their objects; nothing else under our prefix may stand in Git.
-DECLARABLE_ANNOTATIONS = frozenset({"reconciler.dev/hold", "reconciler.dev/reconcile"})
+#: Labels and annotations that start so are ours: on live objects they mean something, in Git none may stand.
+OWN_PREFIX = "reconciler.dev/"
 
 
 def owner_hash(installation_id: str, source: str, application: str) -> str:

@@ -33,6 +33,7 @@ from reconciler.core.documents import (
     TraitUse,
 )
 from reconciler.core.formats import duration_s
+from reconciler.core.ownership import OWN_PREFIX
 from reconciler.core.parse_policy import build_policy, check_policy
 from reconciler.core.problems import Problem, Severity
 from reconciler.core.schema import Finding, check, suggest
@@ -117,6 +118,7 @@ def _parse_known(document: Document, kind: str, name: str) -> Parsed:
     findings = check(schemas.SCHEMAS[kind], value)
     if not _errors(findings):
         findings += _CHECKS[kind](value.get("spec") or {})
+        findings += _own_annotations(value["metadata"])
     problems = tuple(_problem(document, finding) for finding in findings)
     built = None if _errors(findings) else _BUILDERS[kind](document, findings)
     return Parsed(kind, name, document, built, problems)
@@ -124,6 +126,20 @@ def _parse_known(document: Document, kind: str, name: str) -> Parsed:
 
 def _errors(findings: list[Finding]) -> bool:
     return any(finding.severity is Severity.ERROR for finding in findings)
+
+
+def _own_annotations(metadata: Mapping[str, Any]) -> list[Finding]:
+    """An annotation of ours asks for something; none of them is acted upon in documents yet, so none is ignored."""
+    return [
+        Finding(
+            ("metadata", "annotations", name),
+            "unsupported",
+            f"the annotation {name!r} is not supported yet",
+            "remove it",
+        )
+        for name in metadata.get("annotations") or {}
+        if name.startswith(OWN_PREFIX)
+    ]
 
 
 # ---- checks that a schema cannot say -----------------------------------------------------------------------------

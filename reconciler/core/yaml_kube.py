@@ -31,6 +31,7 @@ BYTES_MAX = 3 * 1024 * 1024
 DEPTH_MAX = 100
 NODES_MAX = 400_000
 ALIASED_NODES_MAX = 10_000
+_MESSAGE_MAX = 500
 
 #: A step of a path is a key or an index.
 Path = tuple[str | int, ...]
@@ -70,7 +71,13 @@ class Document:
     ) -> Problem:
         """A problem at `path`."""
         line, column = self.locate(path)
-        return Problem(self.file, line, column, severity, code, message, hint)
+        return Problem(self.file, line, column, severity, code, _for_people(message), _for_people(hint))
+
+
+def _for_people(text: str) -> str:
+    """`text` fit for a terminal and a page: it may quote what anybody wrote."""
+    shown = text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
+    return shown if len(shown) <= _MESSAGE_MAX else shown[: _MESSAGE_MAX - 3] + "..."
 
 
 def _descend(value: Any, step: str | int, at: int) -> tuple[Any, int, int] | None:
@@ -149,7 +156,7 @@ def load(file: str, content: bytes) -> Loaded:
 
 
 def _problem(file: str, line: int, column: int, message: str, hint: str = "") -> Problem:
-    return Problem(file, line, column, Severity.ERROR, "invalid-yaml", message, hint)
+    return Problem(file, line, column, Severity.ERROR, "invalid-yaml", _for_people(message), hint)
 
 
 def _decode(content: bytes) -> str:

@@ -35,16 +35,19 @@ class Board:
     waits: dict[str, tuple[Wait, ...]] = field(default_factory=dict)
     _watching: dict[str, frozenset[Target]] = field(default_factory=dict)
     _watchers: dict[Target, list[str]] = field(default_factory=dict)
+    _by_cluster: dict[str, dict[str, None]] = field(default_factory=dict)
 
     def watch(self, unit: str, targets: Iterable[Target]) -> None:
         """Have `unit` woken when the verdict on one of `targets`, or what is known of its cluster, changes."""
         self._watching[unit] = frozenset(targets)
         for target in sorted(self._watching[unit]):
             self._watchers.setdefault(target, []).append(unit)
+            self._by_cluster.setdefault(target.cluster, {})[unit] = None
 
     def unwatch(self, unit: str) -> None:
         """Forget `unit`. May be called twice."""
-        for target in self._watching.pop(unit, ()):
+        for target in sorted(self._watching.pop(unit, frozenset())):
+            self._by_cluster.get(target.cluster, {}).pop(unit, None)
             left = [name for name in self._watchers.get(target, ()) if name != unit]
             if left:
                 self._watchers[target] = left
@@ -56,12 +59,8 @@ class Board:
         return tuple(self._watchers.get(target, ()))
 
     def watchers_of_cluster(self, cluster: str) -> tuple[str, ...]:
-        """All units that watch a target on `cluster`, sorted."""
-        return tuple(
-            sorted(
-                unit for unit, targets in self._watching.items() if any(target.cluster == cluster for target in targets)
-            )
-        )
+        """All units that watch a target on `cluster`, the oldest first."""
+        return tuple(self._by_cluster.get(cluster, ()))
 
     def view(self, name: str, now: Now) -> ClusterView | None:
         """The cluster as it is known now. One without a lane has no credentials, or is not declared."""

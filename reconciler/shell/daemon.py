@@ -224,6 +224,7 @@ class Daemon:
             self._releases,
             Judging(settings.thresholds, settings.check_interval_s),
             self.ports.log,
+            settings.resync_interval_s,
         )
         lane.observer = Observer(
             connected,

@@ -63,6 +63,7 @@ class Judging:
         self._unwell: dict[Target, float] = {}
         self._dropped: set[Target] = set()
         self._equal: dict[tuple[str, str, str], bool] = {}
+        self._wall_at_zero_s: float | None = None
 
     def load(self, facts: dict[tuple[Target, ObjectKey], Facts]) -> None:
         """Take in the facts that an earlier boot stored."""
@@ -115,6 +116,8 @@ class Judging:
 
     async def judge(self, observer: Observer, kube: KubeCluster, limits: WriteLimits, now: Now) -> Judged:
         """Judge what is due. Asking the server is counted against the write limits, for it costs as much."""
+        if self._wall_at_zero_s is None:
+            self._wall_at_zero_s = now.wall - now.monotonic
         judged = Judged(dropped=sorted(self._dropped))
         self._dropped.clear()
         due = {target for target, at_s in self._unwell.items() if at_s <= now.monotonic}
@@ -139,6 +142,8 @@ class Judging:
         judged: Judged,
     ) -> tuple[TargetVerdict | None, bool]:
         sent = self._sent[target]
+        # The wall clock of this boot's beginning, and steady from there: setting it makes nothing older.
+        now_s = (self._wall_at_zero_s or 0.0) + now.monotonic
         items = self._items.get(target, {})
         parts: list[ObjectVerdict] = []
         disabled = False
@@ -151,10 +156,10 @@ class Judging:
             item = items.get(key)
             disabled = disabled or is_disabled(live)
             facts = self._facts.get((target, key), Facts())
-            verdict, after = judge(manifest, live, item, facts, now.wall, self._thresholds, None)
+            verdict, after = judge(manifest, live, item, facts, now_s, self._thresholds, None)
             if verdict.sync is Sync.ASK and live is not None:
-                equal = await self._ask(sent.digest, manifest, live, kube, limits, now)
-                verdict, after = judge(manifest, live, item, facts, now.wall, self._thresholds, equal)
+                equal = await self._ask(sent.digest, manifest, live, kube, observer, limits, now)
+                verdict, after = judge(manifest, live, item, facts, now_s, self._thresholds, equal)
             if after != facts:
                 self._facts[target, key] = after
                 judged.facts.append((target, key, after))
@@ -166,7 +171,14 @@ class Judging:
         return whole, unwell
 
     async def _ask(
-        self, digest: str, manifest: Manifest, live: Manifest, kube: KubeCluster, limits: WriteLimits, now: Now
+        self,
+        digest: str,
+        manifest: Manifest,
+        live: Manifest,
+        kube: KubeCluster,
+        observer: Observer,
+        limits: WriteLimits,
+        now: Now,
     ) -> bool | None:
         """The server's own answer to "would this change anything?"; None if it cannot be had now."""
         metadata = live["metadata"]
@@ -177,7 +189,8 @@ class Judging:
             return None
         try:
             result = await kube.apply(manifest, uid=key[0], force=True, dry_run=True)
-        except KubeError:
+        except KubeError as error:
+            observer.failed(error)
             return None
         if len(self._equal) >= DRY_RUNS_REMEMBERED_MAX:
             self._equal.clear()

@@ -24,6 +24,7 @@ from reconciler.core.model import (
     InventoryItem,
     ObjectKey,
     Reason,
+    Sync,
     Target,
     Verb,
 )
@@ -41,6 +42,7 @@ from reconciler.shell.releases import Releases
 
 RETRY_START_S = 1.0
 RETRY_MAX_S = 60.0
+IDLE_CHECK_MAX_S = 90.0
 #: Followed while nothing is assigned to the cluster, so that it is heard from: every cluster serves it.
 HEARTBEAT = Kind("v1", "Namespace")
 
@@ -79,6 +81,7 @@ class Lane:
     releases: Releases
     judging: Judging
     log: logging.Logger
+    resync_interval_s: float
     observer: Observer = field(init=False)
     _unit: Unit | None = field(init=False, default=None)
     _retries: dict[Target, Retry] = field(init=False, default_factory=dict)
@@ -117,6 +120,10 @@ class Lane:
             return self.observer.heard_at
         times = [self.observer.observed_at(kind) for kind in kinds]
         return None if any(at is None for at in times) else min(at for at in times if at is not None)
+
+    def retry_of(self, target: Target) -> Retry | None:
+        """Why the writes of `target` wait, and until when; None if they do not."""
+        return self._retries.get(target)
 
     # ---- what the observer tells -------------------------------------------------------------------------------
 
@@ -209,6 +216,15 @@ class Lane:
         self.judging.keep(set(self._assigned), loaded.inventory)
         self._kinds = {target: frozenset(found) for target, found in of_target.items()}
         self.observer.set_kinds(kinds or {HEARTBEAT})
+        self._set_pace(busy=bool(loaded.intents))
+
+    def _set_pace(self, *, busy: bool) -> None:
+        """Prove that a quiet watch lives every check interval while a rollout waits for this cluster, and else only as
+        often as it takes to notice that the cluster is gone: a fleet in which nothing happens is asked for nothing."""
+        check_s = self.context.check_interval_s
+        if not busy and not self.context.board.watchers_of_cluster(self.name):
+            check_s = max(check_s, min(self.document.stale_after_s / 2, IDLE_CHECK_MAX_S))
+        self.observer.set_intervals(check_s=check_s, resync_s=self.resync_interval_s)
 
     # ---- performing --------------------------------------------------------------------------------------------
 
@@ -322,10 +338,15 @@ class Lane:
         self.judging.mark_target(target)
         if self._unit is not None:
             self._unit.wake(INTENTS)
-        for unit in self.context.board.watchers(target):
+        self._wake_owners(target)
+
+    def _wake_owners(self, target: Target, sync: Sync = Sync.IN_SYNC) -> None:
+        """Tell whom this target concerns. Its source decides what is in no rollout, and heals what has left one."""
+        units = self.context.board.watchers(target)
+        for unit in units:
             self.context.hub.wake(unit)
         assignment = self._assigned.get(target)
-        if assignment is not None:
+        if assignment is not None and (not units or sync is not Sync.IN_SYNC):
             self.context.hub.wake(f"source:{assignment.source}", target.application)
 
     # ---- judging -----------------------------------------------------------------------------------------------
@@ -342,10 +363,7 @@ class Lane:
             board.verdicts[verdict.target] = verdict
             if known is not None and replace(verdict, observed_at=known.observed_at) == known:
                 continue
-            for unit in board.watchers(verdict.target):
-                self.context.hub.wake(unit)
-            assignment = self._assigned[verdict.target]
-            self.context.hub.wake(f"source:{assignment.source}", verdict.target.application)
+            self._wake_owners(verdict.target, verdict.sync)
         for target in found.dropped:
             board.verdicts.pop(target, None)
         return found.rechecks

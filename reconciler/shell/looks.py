@@ -23,6 +23,7 @@ from reconciler.core.model import (
     Target,
     TargetVerdict,
 )
+from reconciler.shell.asking import declared_applications
 from reconciler.shell.daemon import Daemon
 from reconciler.shell.ports import Tx
 
@@ -134,11 +135,28 @@ def moving_in(tx: Tx, targets: Iterable[Target]) -> dict[Target, Moving]:
     return found
 
 
-def look_at(
-    daemon: Daemon, target: Target, goal: str, assignment: Assignment | None, moving: Moving | None
-) -> Look:
+def look_at(daemon: Daemon, target: Target, goal: str, assignment: Assignment | None, moving: Moving | None) -> Look:
     """The look at one target, with what is known now of it and of its cluster."""
     now: Now = daemon.ports.clock.now()
     view = daemon.board.view(target.cluster, now)
     unreachable = view is not None and view.unreachable(now)
     return Look(target, goal, assignment, daemon.board.verdict(target), moving, view, unreachable)
+
+
+async def all_looks(daemon: Daemon) -> list[Look]:
+    """Every declared or assigned target, by application and cluster."""
+    declared = declared_applications(daemon)
+
+    def read(tx: Tx) -> tuple[dict[Target, Assignment], dict[Target, Moving]]:
+        assigned = {row.target: row for row in tx.assignments()}
+        busy = [row.target for rollout in tx.rollouts(active=True) for row in tx.rollout_targets(rollout.id)]
+        return assigned, moving_in(tx, set(busy))
+
+    assigned, moving = await daemon.context.store.read("looks", read)
+    goals = {
+        Target(name, cluster): digest for name in declared for cluster, digest in goals_of(daemon, name)[1].items()
+    }
+    return [
+        look_at(daemon, target, goals.get(target, ""), assigned.get(target), moving.get(target))
+        for target in sorted(assigned.keys() | goals.keys())
+    ]

@@ -60,6 +60,8 @@ class Seen(Protocol):
 
     def gone(self, key: ObjectKey) -> None: ...
 
+    def failed(self, error: KubeError) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Later:
@@ -122,6 +124,7 @@ async def perform(
                 continue  # It was replaced or changed under us: read and judge again.
         return Later(Reason("ObjectConflict", f"{intent.key} keeps changing under our writes"))
     except KubeError as error:
+        seen.failed(error)
         return _refusal(intent, error)
 
 

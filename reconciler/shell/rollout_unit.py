@@ -65,6 +65,8 @@ class RolloutUnit:
         context = self._context
         name = owner_of(self.id)
         context.board.watch(name, self._targets)
+        for cluster in sorted({target.cluster for target in self._targets}):
+            context.hub.wake(f"lane:{cluster}", INTENTS)  # it looks more often now that somebody waits for it
         try:
             with context.hub.unit(name) as unit:
                 while True:

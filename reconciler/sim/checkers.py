@@ -11,9 +11,10 @@ that a rule the shell breaks is found at the step that broke it.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from reconciler.core.diff import compare
@@ -75,14 +76,27 @@ class Checkers:
     _abandoned_at: dict[str, float] = field(default_factory=dict)
     _writes: dict[str, deque[float]] = field(default_factory=dict)
     _deleted_uids: set[str] = field(default_factory=set)
-    _heals: set[str] = field(default_factory=set)
-    _seen_intents: set[str] = field(default_factory=set)
+    _pending: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.world.after_commit.append(self._committed)
-        self.world.before_write = self.before_write
-        for name in sorted(self.world.clusters):
+        self.join(self.world)
+
+    def join(self, world: World) -> None:
+        """Check `world` from now on, knowing what was seen so far."""
+        self.world = world
+        world.after_commit.append(self._committed)
+        world.before_write = self.before_write
+        for name in sorted(world.clusters):
             self.watch_cluster(name)
+
+    def copied(self) -> Checkers:
+        """What is known so far, for a copy of the world: `join` it."""
+        again = object.__new__(Checkers)
+        again.world, again.slack_s, again.steps = self.world, self.slack_s, 0
+        for item in fields(self):
+            if item.name.startswith("_"):
+                setattr(again, item.name, copy.deepcopy(getattr(self, item.name)))
+        return again
 
     def watch_cluster(self, name: str) -> None:
         """Follow what really happens on cluster `name`."""
@@ -303,15 +317,16 @@ class Checkers:
                 raise Violation(21, f"{row.target} baked in less time than its bake")
 
     def _check_intents(self, tx: Tx, now_s: float) -> None:
-        for cluster in sorted(self.world.clusters):
-            for intent in tx.intents(cluster=cluster):
-                if intent.state is IntentState.ABANDONED:
-                    self._abandoned_at.setdefault(intent.id, now_s)
-                if intent.id in self._seen_intents:
-                    continue
-                self._seen_intents.add(intent.id)
-                if intent.purpose == "heal":
-                    self._check_heal(tx, intent.target, intent.digest)
+        pending = {intent.id: intent for intent in tx.intents(pending=True)}
+        for intent_id in sorted(self._pending - set(pending)):
+            found = tx.intent(intent_id)
+            if found is not None and found.state is IntentState.ABANDONED:
+                self._abandoned_at[intent_id] = now_s
+        for intent_id in sorted(set(pending) - self._pending):
+            intent = pending[intent_id]
+            if intent.purpose == "heal":
+                self._check_heal(tx, intent.target, intent.digest)
+        self._pending = set(pending)
 
     def _check_heal(self, tx: Tx, target: Target, digest: str) -> None:
         assignment = tx.assignment(target)

@@ -26,6 +26,8 @@ from reconciler.sim.watch import Watch
 
 Intercept = Callable[[str, Request], Awaitable[Response | None]]
 BODY_BYTES_MAX = 3 * 1024 * 1024
+#: A client that sends this header with a watch finds the lines written to it in `watch_lines`, for as long as it lasts.
+WATCH_ID = "x-watch-id"
 
 
 class ConnectionDropped(Exception):  # noqa: N818 - it is an event to play, not an error of this program
@@ -49,6 +51,7 @@ class HttpFace:
         self.servers = dict(servers)
         self.intercept = intercept
         self.token = token
+        self.watch_lines: dict[str, int] = {}
         self._port = port
         self._at_root = at_root
         self._runner: web.AppRunner | None = None
@@ -137,15 +140,22 @@ class HttpFace:
         assert isinstance(watch, Watch)
         # A line is pending until it is written.
         watch.acknowledge = True
+        name = incoming.headers.get(WATCH_ID)
         try:
+            if name is not None:
+                self.watch_lines[name] = 0
             await outgoing.prepare(incoming)
             async for line in watch:
+                if name is not None:
+                    self.watch_lines[name] += 1
                 await outgoing.write(line + b"\n")
             await outgoing.write_eof()
         except ConnectionResetError:
             # The client closed its watch: the usual end.
             pass
         finally:
+            if name is not None:
+                self.watch_lines.pop(name, None)
             await watch.aclose()
         return outgoing
 

@@ -18,14 +18,14 @@ import asyncio
 import contextvars
 import heapq
 import math
-from asyncio.base_events import MAXIMUM_SELECT_TIMEOUT
 from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
 from reconciler.core.model import Now
 from reconciler.shell.ports import Timer
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 #: 2026-01-05T08:00:00Z, a Monday morning: where simulated wall clocks start unless told otherwise.
 WALL_START_S = 1_767_600_000.0
@@ -76,7 +76,11 @@ class SimLoop(asyncio.BaseEventLoop):
         return self._time_s
 
     def call_later(
-        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self,
+        delay: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """As the base class's, but a delay, however small, always lets time go on."""
         due_s = self._time_s + delay
@@ -110,7 +114,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self._rounds = 0
         due_s = self._scheduled[0].when()
         # The timer's own time, not the sum: a sum may round to just before it, and the loop would turn for ever.
-        self._set_time(due_s if timeout_s < MAXIMUM_SELECT_TIMEOUT else self._time_s + timeout_s)
+        self._set_time(due_s if due_s - self._time_s <= timeout_s else self._time_s + timeout_s)
 
     def _waiting(self) -> str:
         names = sorted(f"{task.get_name()} in {_place(task)}" for task in asyncio.all_tasks(self))

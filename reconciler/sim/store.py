@@ -35,12 +35,21 @@ class Key(NamedTuple):
 class Stored:
     """One version of one object. `value` must not be modified."""
 
-    __slots__ = ("_entries", "_raw", "labels", "revision", "uid", "value")
+    __slots__ = ("_entries", "_raw", "labels", "revision", "uid", "untidy", "value")
 
-    def __init__(self, value: dict[str, Any], revision: int, entries: dict[Owner, Entry] | None = None) -> None:
+    def __init__(
+        self,
+        value: dict[str, Any],
+        revision: int,
+        entries: dict[Owner, Entry] | None = None,
+        untidy: tuple[str, ...] = (),
+    ) -> None:
+        """`untidy` names the empty parts of metadata that an apply left in a custom object's stored bytes: nobody sees
+        them, but the next write removes them, and so is a write even if it changes nothing else."""
         metadata = value["metadata"]
         self.value = value
         self.revision = revision
+        self.untidy = untidy
         self.uid: str = metadata["uid"]
         self.labels: dict[str, str] = metadata.get("labels") or {}
         self._entries = entries
@@ -143,12 +152,18 @@ class Store:
         return found
 
     def put(
-        self, storage: str, namespace: str, name: str, value: dict[str, Any], entries: dict[Owner, Entry]
+        self,
+        storage: str,
+        namespace: str,
+        name: str,
+        value: dict[str, Any],
+        entries: dict[Owner, Entry],
+        untidy: tuple[str, ...] = (),
     ) -> Stored:
         """Store a new version; sets its resourceVersion."""
         self.revision += 1
         metadata = {**value["metadata"], "resourceVersion": str(self.revision)}
-        stored = Stored({**value, "metadata": metadata}, self.revision, entries)
+        stored = Stored({**value, "metadata": metadata}, self.revision, entries, untidy)
         shelf = self.shelf(storage)
         before = shelf.objects.get((namespace, name))
         shelf.objects[(namespace, name)] = stored

@@ -145,3 +145,12 @@ def entries_of_request(sent: Any, known: dict[Owner, Entry]) -> dict[Owner, Entr
     except ValueError:
         return known
     return decoded or known
+
+
+def untidy(resource: Resource, applied: Object) -> tuple[str, ...]:
+    """The empty parts of metadata that an apply leaves in a custom object's stored bytes."""
+    if not resource.custom:
+        return ()
+    metadata = applied.get("metadata") or {}
+    parts = ("labels", "annotations", "finalizers", "ownerReferences")
+    return tuple(name for name in parts if name in metadata and not metadata[name])

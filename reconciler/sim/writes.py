@@ -33,6 +33,7 @@ from reconciler.sim.versions import (
     next_metadata,
     same_object,
     unchanged,
+    untidy,
     with_entries,
     without_allocations,
     without_revision,
@@ -97,7 +98,15 @@ class Writer:
         text = self.random("uid")
         return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-a{text[17:20]}-{text[20:]}"
 
-    def put(self, target: Target, value: Object, entries: dict[Owner, Entry], dry_run: bool) -> Stored:
+    def put(
+        self,
+        target: Target,
+        value: Object,
+        entries: dict[Owner, Entry],
+        dry_run: bool,
+        untidy: tuple[str, ...] = (),
+    ) -> Stored:
+        """Store the next version, unless it is a dry run."""
         metadata = dict(value["metadata"])
         metadata.pop("managedFields", None)
         if entries:
@@ -105,7 +114,7 @@ class Writer:
         value = {**value, "metadata": metadata}
         if dry_run:
             return Stored(value, int(metadata.get("resourceVersion", "0")), entries)
-        return self.store.put(target.resource.storage, target.namespace, target.name, value, entries)
+        return self.store.put(target.resource.storage, target.namespace, target.name, value, entries, untidy)
 
     # --------------------------------------------------------------------------------------------------- create
 
@@ -248,11 +257,17 @@ class Writer:
         return value
 
     def _replace(
-        self, target: Target, live: Stored, value: Object, entries: dict[Owner, Entry], options: Options
+        self,
+        target: Target,
+        live: Stored,
+        value: Object,
+        entries: dict[Owner, Entry],
+        options: Options,
+        untidy: tuple[str, ...] = (),
     ) -> Stored:
         """Store the next version, unless it is the live one; remove it when its last finalizer is gone."""
         entries = keep_times(live, value, entries)
-        if entries == live.entries and same_object(live.value, value):
+        if entries == live.entries and untidy == live.untidy and same_object(live.value, value):
             return live
         metadata = value["metadata"]
         if metadata.get("deletionTimestamp") and not metadata.get("finalizers"):
@@ -260,7 +275,7 @@ class Writer:
             if not options.dry_run:
                 self.store.drop(target.resource.storage, target.namespace, target.name)
             return last
-        return self.put(target, value, entries, options.dry_run)
+        return self.put(target, value, entries, options.dry_run, untidy)
 
     # ---------------------------------------------------------------------------------------------------- apply
 
@@ -287,7 +302,7 @@ class Writer:
         after = outcome.entries
         if owner in after and not unchanged(live, outcome.value):
             after[owner] = Entry(after[owner].fields, self.time())
-        return self._replace(target, live, value, after, options), False
+        return self._replace(target, live, value, after, options, untidy(resource, outcome.value)), False
 
     def _apply_absent(self, target: Target, config: Object, owner: Owner, reset: FieldSet, options: Options) -> Stored:
         if target.subresource:
@@ -301,7 +316,7 @@ class Writer:
         owned = fieldset.without_subtrees(merge.field_set(target.resource.node, config), reset)
         owned = fieldset.difference(owned, ownership.SERVER_FIELDS)
         entries = {owner: Entry(owned, self.time())} if owned else {}
-        return self.put(target, value, entries, options.dry_run)
+        return self.put(target, value, entries, options.dry_run, untidy(target.resource, config))
 
     def _must_be_typed(self, target: Target, config: Object) -> None:
         errors = type_errors(target.resource.node, config)

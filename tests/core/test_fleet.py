@@ -411,6 +411,21 @@ def test_a_component_takes_a_directory_and_unused_objects_are_named() -> None:
     assert broken.snapshot.applications["test/one"].blocked is not None
 
 
+def test_a_mistyped_path_does_not_make_an_application_of_the_directory() -> None:
+    component = "  - {name: one, type: manifests, properties: {path: objects}}\n"
+    files = fleet_files(**{"apps/one/objects/x.yaml": config_map("x")})
+    for text in (component.replace("path", "pth"), component.replace("properties", "propertis")):
+        result = build({**files, "apps/one/app.yaml": application("one", text)})
+        assert list(result.snapshot.applications) == ["test/one"]
+        assert problem(result, "unused-object")
+    # What the broken file was cannot be told: what is below it waits.
+    for broken in ("[", "kind: [Application]", "kind: Aplication"):
+        text = application("one", component).replace("kind: Application", broken)
+        objects = build({**files, "apps/one/app.yaml": text}).snapshot.applications["test/objects"]
+        assert objects.blocked is not None
+        assert not objects.targets
+
+
 def test_globs() -> None:
     fleet = FLEET.replace("applications: apps", "applications: [teams/*/apps]")
     fleet = fleet.replace("clusters: clusters", "clusters: ['**/c-*.yaml']")

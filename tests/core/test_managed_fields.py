@@ -52,7 +52,7 @@ def test_anything_else_is_not_certain(entries: list[Any]) -> None:
 
 
 def test_others_that_reach_the_object_itself() -> None:
-    spec = {"f:spec": {"f:replicas": {}}}
+    spec: dict[str, Any] = {"f:spec": {"f:replicas": {}}}
     live = _live(
         _entry("reconciler"),
         _entry("operator", operation="Update", fieldsV1={"f:metadata": {"f:finalizers": {}}, "f:status": {}}),
@@ -94,8 +94,10 @@ def test_inside() -> None:
 @pytest.mark.parametrize(
     ("text", "number"),
     [
-        ("1", 1), ("250m", "0.25"), ("1Gi", 2**30), ("1k", 1000), ("1e3", 1000), ("1E", 10**18), (".5", "0.5"), ("-2u", "-0.000002"),
-        (2, 2), (0.5, "0.5"), ("", None), ("x", None), ("1 Gi", None), ("2g", None), (True, None), (None, None), ("0x10", None),
+        ("1", 1), ("250m", "0.25"), ("1Gi", 2**30), ("1k", 1000), ("1e3", 1000), ("1E", 10**18), (".5", "0.5"),
+        ("-2u", "-0.000002"),
+        (2, 2), (0.5, "0.5"), ("", None), ("x", None), ("1 Gi", None), ("2g", None), (True, None),
+        (None, None), ("0x10", None),
         ("9" * 60, None), ("1e999", None),
     ],
 )  # fmt: skip

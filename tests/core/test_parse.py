@@ -100,6 +100,7 @@ def test_an_application() -> None:
         (OWN + "kind: Fleet\nmetadata: {name: a}\nspec: {clusters: x, applications: 1}\n", "invalid-type", 4),
         (OWN + "kind: Fleet\nmetadata: {name: a}\nspec: {clusters: x}\n", "missing-field", 4),
         (APP + "a: [\n", "invalid-yaml", 12),
+        (APP.replace("labels:", "annotations: {reconciler.dev/hold: x}, labels:"), "unsupported", 3),
     ],
 )  # fmt: skip
 def test_a_mistake_is_located(text: str, code: str, line: int) -> None:
@@ -190,3 +191,11 @@ def test_a_schema_check_never_fails(value: Any) -> None:
     for schema in SCHEMAS.values():
         for finding in check(schema, value):
             assert finding.message
+
+
+def test_a_message_is_fit_for_a_terminal() -> None:
+    text = 'apiVersion: core.oam.dev/v1beta1\nkind: "A\\e[31m' + "x" * 2000 + '"\n'
+    [parsed], _ = parse_file("f.yaml", text.encode())
+    [problem] = parsed.problems
+    assert problem.message.isprintable()
+    assert len(problem.message) <= 500

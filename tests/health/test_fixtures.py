@@ -71,6 +71,7 @@ VERDICTS: dict[str, tuple[str, str]] = {
     "flinkdeployment-unknown-lifecycle": ("Unknown", "UnknownState"),
     "flinkdeployment-upgrading": ("Progressing", "ComingUp"),
     "flinkdeployment-upgrading-after-stop-with-savepoint": ("Progressing", "ComingUp"),
+    "flinkdeployment-upgrading-from-a-broken-jobmanager": ("Progressing", "ComingUp"),
     "flinkdeployment-upgrading-from-a-failed-job": ("Progressing", "ComingUp"),
     "flinksession-deploying": ("Progressing", "ComingUp"),
     "flinksession-jobmanager-missing": ("Progressing", "Stopped"),
