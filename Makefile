@@ -3,22 +3,29 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
+SEEDS ?= 200
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check format bench sim soak docs control-plane schemas lock clean
 
 help:  ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 install: $(STAMP)  ## Make .venv with the hash-locked dependencies and the reconciler command
 
+# An environment without pip is what a failed or interrupted set-up leaves behind: it is made anew.
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "reconciler needs Python 3.11 or newer; set PYTHON=python3.x"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	  { echo "reconciler needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	  echo "making $(VENV) ..."; \
+	  $(PYTHON) -m venv --clear $(VENV) || \
+	  { echo "Python cannot make environments here: install its venv module (Debian: python3-venv)" >&2; exit 1; }; }
+	@echo "installing the dependencies ..."
+	@$(PIP) install --require-hashes --requirement requirements.lock
+	@$(PIP) install --no-deps --no-index --no-build-isolation --editable .
 	@touch $@
 
 demo: $(STAMP)  ## Play the main job: a simulated fleet moves in gated waves (about a minute)
@@ -40,25 +47,28 @@ format: $(STAMP)  ## Format the code
 bench: $(STAMP)  ## Run the benchmarks and write raw results to bench/results/
 	$(BIN)/python -m bench
 
-sim: $(STAMP)  ## Run 200 seeds of the simulator with all its invariants
-	$(BIN)/python -m reconciler.sim --seeds 200
+sim: $(STAMP)  ## Run 200 seeds of the simulator with all its invariants (SEEDS=n)
+	$(BIN)/python -m reconciler.sim --seeds $(SEEDS)
 
-soak: $(STAMP)  ## The long proofs: 10,000 simulator seeds
+soak: $(STAMP)  ## The long proof: 10,000 seeds of the simulator
 	$(BIN)/python -m reconciler.sim --seeds 10000 --output bench/results/soak.json
 
-docs: $(STAMP)  ## Check the docs against the code
-	$(BIN)/python -m pytest -q tests/test_docs.py
+docs: $(STAMP)  ## Check the docs against the code: links, commands, settings, examples
+	$(BIN)/python -m pytest -q tests/test_docs.py tests/core/test_spec_pages.py
 
-control-plane: $(STAMP)  ## Build a real kube-apiserver, kube-controller-manager and etcd (needs Go; cached)
-	$(BIN)/python -m tests.control_plane.build
+control-plane: $(STAMP)  ## Build a real kube-apiserver, kube-controller-manager and etcd (needs Go, Maven; cached)
+	@$(BIN)/python -m tests.control_plane.build
 
 schemas: control-plane  ## Derive the simulator's schema tables from the real API server and the Flink CRDs
 	$(BIN)/python -m tests.control_plane.schemas
 
-lock: $(STAMP)  ## Resolve requirements.lock anew (hashes, no download addresses)
-	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-annotate --no-header --upgrade --quiet --output-file requirements.lock
+LOCK := build/lock/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-annotate --no-header --quiet
+lock:  ## Resolve the dependencies anew: requirements.lock, and from it what the image needs (hashes, no addresses)
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip --quiet --disable-pip-version-check install uv
+	$(LOCK) --group dev --upgrade --output-file requirements.lock
+	$(LOCK) --constraint requirements.lock --upgrade --output-file deploy/requirements.lock
 
 clean:  ## Remove the environment and caches in this checkout
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build

@@ -37,6 +37,7 @@ from reconciler.core.fleet_model import FleetSettings
 from reconciler.core.health_policy import thresholds
 from reconciler.core.model import Now, Reason
 from reconciler.core.objects import Scope as ObjectScope
+from reconciler.core.problems import Problem
 from reconciler.resources import catalogue
 from reconciler.settings import ClusterAccess, Repository, Settings
 from reconciler.shell.daemon import Daemon, DaemonSettings, Ports, SourceSpec
@@ -259,9 +260,11 @@ def connect_by_kubeconfig(clusters: Mapping[str, ClusterAccess], *, allow_exec: 
 # ---- reconciler run ------------------------------------------------------------------------------------------------
 
 
-def run_daemon(settings: Settings) -> int:
+def run_daemon(settings: Settings, warnings: Sequence[Problem] = ()) -> int:
     """Run until a signal or a failure; the exit status. Raises StoreError, or OSError where the API cannot listen."""
     configure(log_format=settings.log_format, level=settings.log_level)
+    for problem in warnings:
+        event(_LOG, logging.WARNING, "settings.warning", problem=str(problem))
     raise_file_limit()
     return asyncio.run(_run(settings))
 

@@ -36,18 +36,33 @@ LAYERS: dict[str, frozenset[str]] = {
     "web": frozenset({"core", "shell", "web", "resources", "settings", "settings_values", "socket_path"}),
     # bootstrap wires everything, and is the one that starts the web server.
     "bootstrap": frozenset({"core", "shell", "web", "resources", "settings"}),
-    # The demo and the rehearsal play on the simulator, so the commands may know it.
+    # The demo is an entry point like the commands: the daemon on simulated clusters.
+    "demo": frozenset({"core", "shell", "web", "sim", "demo", "bootstrap", "resources", "settings", "socket_path"}),
     "cli": frozenset(
-        {"core", "shell", "web", "sim", "cli", "bootstrap", "resources", "settings", "settings_table", "socket_path"}
+        {
+            "core",
+            "shell",
+            "web",
+            "sim",
+            "demo",
+            "cli",
+            "bootstrap",
+            "resources",
+            "settings",
+            "settings_table",
+            "socket_path",
+        }
     ),
 }
 
 #: What the core may import of the standard library: values and text, nothing that acts. yaml and deepdiff beside it.
 CORE_LIBRARIES = frozenset(
-    """__future__ array base64 binascii bisect collections copy dataclasses datetime decimal difflib enum fractions
-    functools hashlib heapq io itertools json math operator posixpath re string struct textwrap types typing unicodedata
-    yaml deepdiff zoneinfo""".split()
-)
+    {
+        "__future__", "array", "base64", "binascii", "bisect", "collections", "copy", "dataclasses", "datetime",
+        "decimal", "deepdiff", "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "itertools", "json",
+        "math", "operator", "posixpath", "re", "string", "struct", "textwrap", "types", "typing", "unicodedata", "yaml",
+    }
+)  # fmt: skip
 #: Modules that are a clock, a random source, a thread or another process.
 BANNED_MODULES = frozenset({"time", "random", "uuid", "secrets", "threading", "multiprocessing", "subprocess"})
 #: Calls that read the wall clock or start a task on their own.
@@ -179,10 +194,10 @@ def test_the_core_does_nothing_but_think() -> None:
 def named(source: Source) -> Iterator[tuple[ast.AST, str]]:
     """Everything in `source` that is a clock, a random source, a thread, a process or a task started on its own."""
     hidden = types_only(source.tree)
-    for node, module in imports(source.tree):
+    for statement, module in imports(source.tree):
         root = module.split(".")[0]
-        if root in BANNED_MODULES and node.lineno not in hidden:
-            yield node, root
+        if root in BANNED_MODULES and statement.lineno not in hidden:
+            yield statement, root
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Attribute):
             if node.attr in BANNED_CALLS:
@@ -214,13 +229,18 @@ def test_exceptions_are_still_needed() -> None:
 
 def test_nothing_iterates_a_bare_set() -> None:
     """The order of a set is not the same in two processes: what is made by looping over one would not be, either."""
-    wrong = []
-    for source in package():
-        for node in ast.walk(source.tree):
-            for iterated in _iterated(node):
-                if _is_set(iterated):
-                    wrong.append(source.at(iterated, f"loops over a set: sorted({ast.unparse(iterated)[:60]})"))
+    wrong = [
+        source.at(iterated, f"loops over a set: sorted({ast.unparse(iterated)[:60]})")
+        for source in package()
+        for iterated in bare_sets(source.tree)
+    ]
     assert not wrong, "\n".join(wrong)
+
+
+def bare_sets(tree: ast.AST) -> Iterator[ast.expr]:
+    """Sets that something in `tree` takes in order."""
+    for node in ast.walk(tree):
+        yield from (iterated for iterated in _iterated(node) if _is_set(iterated))
 
 
 def _iterated(node: ast.AST) -> Iterator[ast.expr]:
@@ -297,9 +317,10 @@ def test_every_module_and_public_name_says_what_it_is() -> None:
         if not ast.get_docstring(source.tree):
             wrong.append(source.at(source.tree, "the module has no docstring"))
         for node in source.tree.body:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                if not node.name.startswith("_") and not ast.get_docstring(node):
-                    wrong.append(source.at(node, f"{node.name} has no docstring"))
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                continue
+            if not node.name.startswith("_") and not ast.get_docstring(node):
+                wrong.append(source.at(node, f"{node.name} has no docstring"))
     assert not wrong, "\n".join(wrong)
 
 
@@ -326,15 +347,72 @@ def test_nothing_is_left_for_later() -> None:
         for number, line in enumerate(source.path.read_text(encoding="utf-8").splitlines(), start=1):
             if any(mark in line for mark in ("TODO", "FIXME", "XXX", "NotImplementedError")):
                 wrong.append(f"{source.name}:{number}: {line.strip()[:80]}")
-        for node in ast.walk(source.tree):
-            if (
-                isinstance(node, ast.ExceptHandler)
-                and _catches_all(node)
-                and all(isinstance(s, ast.Pass) for s in node.body)
-            ):
-                wrong.append(source.at(node, "an error of any kind is swallowed"))
+        wrong += [source.at(node, "an error of any kind is swallowed") for node in swallowed(source.tree)]
     assert not wrong, "\n".join(wrong)
+
+
+def swallowed(tree: ast.AST) -> Iterator[ast.ExceptHandler]:
+    """Handlers that catch everything and do nothing."""
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.ExceptHandler)
+            and _catches_all(node)
+            and all(isinstance(s, ast.Pass) for s in node.body)
+        ):
+            yield node
 
 
 def _catches_all(handler: ast.ExceptHandler) -> bool:
     return handler.type is None or ast.unparse(handler.type) in ("Exception", "BaseException")
+
+
+# ---- the rules find what they look for ---------------------------------------------------------------------------
+
+
+def _source(text: str, name: str = "core/x.py") -> Source:
+    return Source(PACKAGE / name, name, ast.parse(text), text.count("\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("import time", ["time"]),
+        ("from random import Random", ["random", "random"]),
+        ("if TYPE_CHECKING:\n    from random import Random", []),
+        ("def f():\n    import uuid", ["uuid"]),
+        ("asyncio.create_task(f())", ["create_task"]),
+        ("loop.create_task(f())", ["create_task"]),
+        ("datetime.now(UTC)", ["datetime.now"]),
+        ("self._clock.now()", []),
+        ("os.urandom(3)", ["urandom"]),
+    ],
+)
+def test_a_banned_name_is_found(text: str, found: list[str]) -> None:
+    assert [name for _, name in named(_source(text))] == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("for x in {1, 2}: pass", 1),
+        ("for x in set(a) | b: pass", 1),
+        ("[x for x in a - set(b)]", 1),
+        ("', '.join({x for x in a})", 1),
+        ("list(frozenset(a))", 1),
+        ("for x in sorted({1, 2}): pass", 0),
+        ("{x for x in set(a)}", 0),
+        ("any_of = x in {1, 2}", 0),
+    ],
+)
+def test_a_loop_over_a_set_is_found(text: str, found: int) -> None:
+    assert len(list(bare_sets(ast.parse(text)))) == found
+
+
+def test_a_swallowed_error_is_found() -> None:
+    assert list(swallowed(ast.parse("try:\n    f()\nexcept Exception:\n    pass")))
+    assert not list(swallowed(ast.parse("try:\n    f()\nexcept KeyError:\n    pass")))
+    assert [
+        layer
+        for _, module in imports(ast.parse("from reconciler.sim.world import World"))
+        if (layer := own_layer_of(module))
+    ] == ["sim", "sim"]

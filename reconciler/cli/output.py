@@ -82,13 +82,13 @@ class Output:
         """`text` in a colour, where there is colour."""
         return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if self.colour and text else text
 
-    def table(self, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    def table(self, heads: Sequence[str], rows: Iterable[Sequence[Any]], indent: str = "") -> None:
         """Aligned columns under their heads; the last one may be as long as it likes."""
         cells = [[_cell(value) for value in row] for row in rows]
         widths = [max(len(row[number]) for row in [list(heads), *cells]) for number in range(len(heads))]
-        self.print(self.paint(_line(heads, widths), "dim"))
+        self.print(indent + self.paint(_line(heads, widths), "dim"))
         for row in cells:
-            self.print(self._painted(_line(row, widths), row, widths))
+            self.print(indent + self._painted(_line(row, widths), row, widths))
 
     def _painted(self, line: str, row: Sequence[str], widths: Sequence[int]) -> str:
         if not self.colour:

@@ -30,7 +30,7 @@ BAKE_RESETS_MAX = 3
 #: Failures of a write that say the cluster cannot take this release at all: nothing of it is wrong elsewhere.
 BLOCKING_CODES = frozenset({"SchemaMismatch", "KindMissing"})
 #: A healthy target whose reason says this has nothing left to bake: its gates are not applicable.
-FINISHED_CODES = frozenset({"Finished"})
+FINISHED_CODES = frozenset({"JobFinished", "Complete"})
 #: Kinds that run something: whether they are healthy shows only while they do.
 RUNNING_KINDS = RESTARTING_KINDS | {"Job", "CronJob", "Pod"}
 
@@ -107,8 +107,6 @@ def _returned(row: RolloutTarget) -> Step:
 def _lost(row: RolloutTarget) -> Step:
     """In flight and out of reach: the slot is free, what was not sent is given up, and nothing counts as a failure."""
     reason = Reason("ClusterUnreachable", f"cluster {row.target.cluster} does not answer")
-    if row.state is TargetState.ROLLING_BACK:
-        return Step(row.target, replace(row, reason=reason, observed_at=None))
     lost = replace(row, state=TargetState.UNREACHABLE, reason=reason, observed_at=None)
     return Step(row.target, lost, (Abandon(row.target, reason),))
 
@@ -121,6 +119,9 @@ def _deadline(
     if cluster.heard_at is None:
         return row, None
     row, added = accrue(row, cluster.heard_at, now, timing)
+    intents = seen.intents.get(row.target)
+    if cluster.suspended and intents is not None and intents.pending:
+        return row, None  # A person keeps us from writing there: that is no failure of the release.
     row = replace(row, progress_s=row.progress_s + added)
     if row.progress_s <= timing.progress_deadline_s:
         return row, None
@@ -141,13 +142,18 @@ def _refused(row: RolloutTarget, failure: Reason) -> Step:
 def _progress(row: RolloutTarget, verdict: TargetVerdict | None, now: Now, timing: Timing) -> Step:
     if verdict is None or not verdict.applied:
         return Step(row.target, replace(row, reason=Reason("NotObserved", "the new release is not observed yet")))
+    if verdict.sync in (Sync.DIFFERS, Sync.MISSING):
+        # What runs is not the release: its health says nothing about the release, not even that it failed.
+        return Step(row.target, replace(row, reason=Reason("OutOfSync", "live differs from the new release")))
     if verdict.health is Health.DEGRADED:
         # One that had been healthy at this release may recover: it fails when it stays so.
         if row.bake_resets and row.progress_s < 2 * timing.check_interval_s:
             return Step(row.target, replace(row, reason=verdict.reason))
         return Step(row.target, replace(row, state=TargetState.FAILED, reason=verdict.reason))
     if verdict.sync is not Sync.IN_SYNC:
-        return Step(row.target, replace(row, reason=Reason("OutOfSync", "live differs from the new release")))
+        return Step(
+            row.target, replace(row, reason=Reason("InDoubt", "only the server can tell if live is the release"))
+        )
     if has_nothing_to_bake(verdict):
         done = replace(row, bake_s=0.0, healthy_wall=row.healthy_wall or now.wall)
         return _succeeded(done, now, verdict.reason)
@@ -162,7 +168,7 @@ def _progress(row: RolloutTarget, verdict: TargetVerdict | None, now: Now, timin
         progress_s=0.0,
         job_ids=verdict.job_ids,
         restarts=verdict.restarts,
-        observed_at=verdict.observed_at,
+        observed_at=now.monotonic,  # not when it was seen: what was healthy before counts for nothing
         observed_boot=now.boot,
         healthy_wall=now.wall,
     )
@@ -177,15 +183,15 @@ def _bake(row: RolloutTarget, verdict: TargetVerdict | None, now: Now, timing: T
     if row.observed_boot == now.boot and row.observed_at is not None and verdict.observed_at <= row.observed_at:
         return None  # Nothing new was seen.
     row, added = accrue(row, verdict.observed_at, now, timing)
+    # First: a restart that somebody's edit explains is no flapping.
+    if verdict.sync is not Sync.IN_SYNC:
+        reason = Reason("OutOfSync", "live was changed while it baked; the bake starts again")
+        return Step(row.target, replace(row, bake_s=0.0, state=TargetState.PROGRESSING, reason=reason))
     if verdict.job_ids != row.job_ids or verdict.restarts != row.restarts:
         reason = Reason("BakeReset", "the job restarted while it baked; the bake starts again")
         again = replace(row, job_ids=verdict.job_ids, restarts=verdict.restarts)
         # Time counts between two healthy looks only: one that finds it restarting does not begin a bake.
-        well = is_well(verdict) and verdict.sync is Sync.IN_SYNC
-        return _reset(again, reason, verdict, TargetState.BAKING if well else TargetState.PROGRESSING)
-    if verdict.sync is not Sync.IN_SYNC:
-        reason = Reason("OutOfSync", "live was changed while it baked; the bake starts again")
-        return Step(row.target, replace(row, bake_s=0.0, state=TargetState.PROGRESSING, reason=reason))
+        return _reset(again, reason, verdict, TargetState.BAKING if is_well(verdict) else TargetState.PROGRESSING)
     if not is_well(verdict):
         return _reset(row, verdict.reason, verdict, TargetState.PROGRESSING)
     row = replace(row, bake_s=row.bake_s + added, reason=None)

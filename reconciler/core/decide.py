@@ -101,7 +101,7 @@ def _says_something(step: Step, rows: Sequence[RolloutTarget]) -> bool:
 def _stop_if_over_budget(work: _Work) -> None:
     """Failures above the budget: nothing new starts, people hear of it, and the release is not tried again."""
     rollout = work.rollout
-    if rollout.state not in (RolloutState.ACTIVE, RolloutState.PAUSED):
+    if rollout.state not in (RolloutState.ACTIVE, RolloutState.PAUSED) or _goes_back(rollout):
         return
     counted = [replace(row, changed=False) if row.superseding else row for row in work.rows]
     reason = over_budget(rollout.plan, counted)
@@ -112,6 +112,7 @@ def _stop_if_over_budget(work: _Work) -> None:
         rollout.plan.on_failure == "rollback"
         and rollout.state is RolloutState.ACTIVE
         and any(can_go_back(row) for row in changed)
+        and not any(row.rolling for row in work.rows)  # at most once, whoever made it active again
     )
     state = RolloutState.ROLLING_BACK if goes_back else RolloutState.HALTED
     work.rollout = replace(rollout, state=state, reason=reason, paused_from=None)
@@ -169,7 +170,7 @@ def _start(work: _Work, seen: Observation, now: Now) -> None:
             if gate.code == "ClusterUnreachable":
                 work.put(Step(row.target, replace(row, state=TargetState.UNREACHABLE, reason=gate)))
             continue
-        work.put(_started(row, work.rollout, "start", row.to_digest))
+        work.put(_started(row, work.rollout, "start", row.to_digest, now))
     number = open_wave(plan, work.rows)
     if number < len(plan.waves):
         blocked_by = standing(plan.waves[number], in_wave(work.rows, number), mandatory=plan.mandatory).blocked_by
@@ -177,8 +178,8 @@ def _start(work: _Work, seen: Observation, now: Now) -> None:
             work.waits.append(Wait(f"wave:{plan.waves[number].name}", blocked_by))
 
 
-def _closed_gate(row: RolloutTarget, work: _Work, seen: Observation, now: Now) -> Reason | None:
-    """Why this target may not be touched now, None if it may."""
+def _kept_from_writing(row: RolloutTarget, seen: Observation, now: Now) -> Reason | None:
+    """What stops every write to the target, a rollback's too; None if nothing does."""
     name = row.target.cluster
     cluster = seen.clusters.get(name)
     if seen.unreachable(row.target, now) or cluster is None:
@@ -186,18 +187,28 @@ def _closed_gate(row: RolloutTarget, work: _Work, seen: Observation, now: Now) -
         return Reason("ClusterUnreachable", f"cluster {name} {why}")
     if cluster.suspended:
         return Reason("ClusterSuspended", f"cluster {name} is suspended")
-    quiet_s = now.monotonic - cluster.heard_at if cluster.heard_at is not None else None
-    if quiet_s is None or quiet_s > 2 * work.rollout.plan.check_interval_s:
-        return Reason("ClusterQuiet", f"cluster {name} was not heard from within the check interval")
-    if row.target in seen.held:
-        return Reason("HeldByRollout", f"rollout {seen.held[row.target]} still has the target in flight")
     verdict = seen.verdicts.get(row.target)
     if verdict is not None and verdict.disabled:
         return Reason("ReconcileDisabled", "a live object says reconciler.dev/reconcile: disabled")
     return None
 
 
-def _started(row: RolloutTarget, rollout: Rollout, purpose: str, digest: str) -> Step:
+def _closed_gate(row: RolloutTarget, work: _Work, seen: Observation, now: Now) -> Reason | None:
+    """Why this target may not be started now, None if it may."""
+    stop = _kept_from_writing(row, seen, now)
+    if stop is not None:
+        return stop
+    name = row.target.cluster
+    cluster = seen.clusters[name]
+    quiet_s = now.monotonic - cluster.heard_at if cluster.heard_at is not None else None
+    if quiet_s is None or quiet_s > 2 * work.rollout.plan.check_interval_s:
+        return Reason("ClusterQuiet", f"cluster {name} was not heard from within the check interval")
+    if row.target in seen.held:
+        return Reason("HeldByRollout", f"rollout {seen.held[row.target]} still has the target in flight")
+    return None
+
+
+def _started(row: RolloutTarget, rollout: Rollout, purpose: str, digest: str, now: Now) -> Step:
     back = purpose == "rollback"
     after = replace(
         row,
@@ -208,9 +219,11 @@ def _started(row: RolloutTarget, rollout: Rollout, purpose: str, digest: str) ->
         attempt=row.attempt + 1,
         progress_s=0.0,
         observed_at=None,
+        started_wall=row.started_wall if row.changed else now.wall,
     )
     apply = Apply(row.target, digest, purpose, after.attempt, rollout.revision)
-    restarts = 1 if row.from_digest is not None and not row.changed else 0
+    # Going back restarts once more; a start that an unreachable cluster interrupted is the same one.
+    restarts = 1 if back or (row.from_digest is not None and not row.changed) else 0
     return Step(row.target, after, (apply,), Cost(changed=1, restarts=restarts))
 
 
@@ -225,22 +238,20 @@ def _take_back(work: _Work, seen: Observation, now: Now) -> None:
         key = f"{work.rollout.id}/rollback-failed"
         work.actions.append(Alert(key, "alert", reason, work.rollout.application, (failed[0].target,)))
         return
-    done = (TargetState.ROLLING_BACK, TargetState.ROLLED_BACK, TargetState.SUPERSEDED)
+    done = (TargetState.ROLLING_BACK, TargetState.ROLLED_BACK, TargetState.SUPERSEDED, TargetState.SKIPPED)
     waiting = [row for row in work.rows if can_go_back(row) and row.state not in done]
     for row in sorted(waiting, key=lambda row: -row.wave):
         wave = plan.waves[row.wave]
-        if seen.unreachable(row.target, now):
-            reason = Reason(
-                "ClusterUnreachable", f"cluster {row.target.cluster} does not answer; rollback waits for it"
-            )
-            work.waits.append(Wait(str(row.target), reason))
+        stop = _kept_from_writing(row, seen, now)
+        if stop is not None:
+            work.waits.append(Wait(str(row.target), replace(stop, message=f"{stop.message}; rollback waits for it")))
             continue
         if row.state not in SLOT_HOLDING and slots_held(work.rows) >= wave.max_concurrent:
             reason = Reason("NoSlot", f"{wave.max_concurrent} targets at a time in wave {wave.name}")
             work.waits.append(Wait(str(row.target), reason))
             continue
         assert row.baked_digest is not None
-        work.put(_started(row, work.rollout, "rollback", row.baked_digest))
+        work.put(_started(row, work.rollout, "rollback", row.baked_digest, now))
 
 
 def _end(work: _Work, now: Now) -> None:
@@ -254,6 +265,7 @@ def _end(work: _Work, now: Now) -> None:
         rollout.state is not RolloutState.ACTIVE
         and any(row.state is TargetState.SUPERSEDED for row in rows)
         and all(row.state in (TargetState.SUCCEEDED, TargetState.ROLLED_BACK) for row in left)
+        and not (_goes_back(rollout) and any(can_go_back(row) for row in left if row.state is TargetState.SUCCEEDED))
     ):
         state, reason = RolloutState.SUPERSEDED, Reason("Superseded", "newer rollouts have taken its targets over")
     elif (
@@ -263,9 +275,10 @@ def _end(work: _Work, now: Now) -> None:
     ):
         state, reason = RolloutState.SUCCEEDED, None
     elif rollout.state is RolloutState.ROLLING_BACK and not in_flight:
-        owed = [row for row in rows if row.changed and row.state is not TargetState.ROLLED_BACK and not row.superseding]
+        settled = (TargetState.ROLLED_BACK, TargetState.SUPERSEDED, TargetState.SKIPPED)
+        owed = [row for row in rows if row.changed and row.state not in settled and not row.superseding]
         if not any(can_go_back(row) for row in owed):
-            state = _rolled_back(work, [row for row in owed if row.state is not TargetState.SUPERSEDED])
+            state = _rolled_back(work, owed)
             reason = work.rollout.reason
     if state is None:
         return
@@ -303,13 +316,22 @@ def _recheck_at(work: _Work, now: Now) -> float | None:
     return min([now.monotonic + (interval if busy else 5 * interval), *rechecks])
 
 
+def _goes_back(rollout: Rollout) -> bool:
+    """True if the rollout is on its way back, paused or not."""
+    return RolloutState.ROLLING_BACK in (rollout.state, rollout.paused_from)
+
+
 def pause(rollout: Rollout, reason: Reason) -> Rollout:
-    """Start nothing new; what is in flight is observed to its end."""
+    """Start nothing new; what is in flight is observed to its end. One that stands still already stays as it is."""
+    if rollout.state not in (RolloutState.ACTIVE, RolloutState.ROLLING_BACK):
+        return rollout
     return replace(rollout, state=RolloutState.PAUSED, reason=reason, paused_from=rollout.state)
 
 
 def resume(rollout: Rollout) -> Rollout:
-    """Go on from where it was paused, or make a halted rollout active again."""
+    """Go on from where it was paused, or make a halted rollout active again. One that runs or has ended stays so."""
+    if rollout.state not in (RolloutState.PAUSED, RolloutState.HALTED):
+        return rollout
     return replace(rollout, state=rollout.paused_from or RolloutState.ACTIVE, reason=None, paused_from=None)
 
 

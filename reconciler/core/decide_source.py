@@ -31,6 +31,8 @@ from reconciler.core.observation import Observation
 #: Deleting one of these loses state or a service's identity: they count against maxDeletes.
 STATEFUL_KINDS = frozenset({"FlinkDeployment", "FlinkSessionJob", "StatefulSet", "PersistentVolumeClaim"})
 
+#: A target in one of these has nothing on its way.
+WAITS = frozenset({TargetState.WAITING, TargetState.UNREACHABLE, TargetState.BLOCKED})
 #: A rollout that left the target in one of these has nothing more to say of it.
 LET_GO = frozenset({TargetState.ROLLED_BACK, TargetState.SUPERSEDED, TargetState.SKIPPED})
 
@@ -118,20 +120,31 @@ def _in_rollout(facts: ApplicationFacts, target: Target) -> bool:
     return any(row.state not in SETTLED_STATES for _, row in facts.rows.get(target, ()))
 
 
+def _wanted(facts: ApplicationFacts, target: Target) -> str:
+    """What the target is to have: what Git asks for, or, while that is in quarantine, the release that is due there
+    since its wave passed."""
+    asked = facts.goals[target.cluster]
+    assignment = facts.seen.assignments.get(target)
+    if asked not in facts.quarantined or assignment is None or assignment.digest == asked:
+        return asked
+    due = assignment.due
+    return due if due is not None and due not in facts.quarantined else asked
+
+
 def _goal(facts: ApplicationFacts, target: Target, now: Now) -> Goal | Wait | None:
     """The move this target is owed, why it is not made, or None if it has what it is to have."""
     if facts.blocked is not None:
         return None
     assignment = facts.seen.assignments.get(target)
     assigned = assignment.digest if assignment is not None else ""
-    digest = facts.goals[target.cluster]
+    digest = _wanted(facts, target)
     wait: Wait | None = None
-    if digest in facts.quarantined and digest != assigned:
-        message = f"release {digest[:12]} was stopped before; another change, or `reconciler rollout retry`, ends it"
+    asked = facts.goals[target.cluster]
+    if asked in facts.quarantined and asked != assigned:
+        message = f"release {asked[:12]} was stopped before; another change, or `reconciler rollout retry`, ends it"
         wait = Wait(str(target), Reason("Quarantined", message))
-        if assignment is None or not assignment.due or assignment.due in facts.quarantined:
+        if digest == asked:
             return wait
-        digest = assignment.due
     rows = facts.rows.get(target, [])
     if rows and rows[-1][1].to_digest == digest and rows[-1][1].state not in LET_GO:
         return None  # The newest rollout that has the target is already moving it there, or has.
@@ -150,20 +163,22 @@ def _goal(facts: ApplicationFacts, target: Target, now: Now) -> Goal | Wait | No
 
 
 def _taken_over(facts: ApplicationFacts, target: Target, found: Goal | Wait | None) -> list[tuple[str, RolloutTarget]]:
-    """Rows of older rollouts that this revision replaces: those of another release that are not yet settled."""
+    """Rows of older rollouts that this revision replaces: those of another release to which something may still
+    happen. A target that succeeded there is one of them, for its rollout might go back."""
     if facts.blocked is not None or isinstance(found, Wait):
         return []
-    digest = facts.goals[target.cluster]
+    digest = _wanted(facts, target)
     taken = []
     for rollout_id, row in facts.rows.get(target, ()):
-        if row.to_digest == digest or row.state in SETTLED_STATES or row.superseding:
+        if row.to_digest == digest or row.state in LET_GO or row.superseding:
             continue
         taken.append((rollout_id, replace(row, superseding=True)))
     return taken
 
 
 def _left(facts: ApplicationFacts) -> list[tuple[str, RolloutTarget]]:
-    """Waiting targets that the application no longer has: they are skipped; what is in flight runs to its end."""
+    """Targets that the application no longer has and that only wait: they are skipped, or a cluster that was removed
+    would hold its wave for ever; what is in flight runs to its end."""
     if facts.blocked is not None or not facts.deletions_allowed:
         return []
     reason = Reason("TargetLeft", "the application no longer has this target")
@@ -172,13 +187,14 @@ def _left(facts: ApplicationFacts) -> list[tuple[str, RolloutTarget]]:
         for target in sorted(facts.rows)
         if target.cluster not in facts.goals
         for rollout_id, row in facts.rows[target]
-        if row.state is TargetState.WAITING
+        if row.state in WAITS
     ]
 
 
 def _heal(facts: ApplicationFacts, target: Target, now: Now) -> Step | Wait | None:
-    """Repair drift of a target in no rollout. One that Git no longer declares is left alone."""
-    if target.cluster not in facts.goals and facts.blocked is None:
+    """Repair drift of a target in no rollout. One that Git no longer declares is left alone, unless it may be missing
+    there by mistake."""
+    if target.cluster not in facts.goals and facts.blocked is None and facts.deletions_allowed:
         return None
     assignment = facts.seen.assignments[target]
     summary = facts.seen.intents.get(target)

@@ -22,12 +22,14 @@ from reconciler.core.documents import Cluster, Fleet, Parsed, RolloutPolicy
 from reconciler.core.fleet_applications import Changed, Shared, compile_applications
 from reconciler.core.fleet_files import (
     FLEET_FILE,
+    Contents,
     Held,
     Listing,
     ParsedFile,
     Selected,
     broken_documents,
     hold,
+    is_whole,
     parse_blob,
     select,
 )
@@ -53,10 +55,10 @@ class Result(NamedTuple):
     counters: Counters
 
 
-def wanted(listing: Listing, contents: Mapping[str, bytes], cache: FleetCache) -> list[str]:
+def wanted(listing: Listing, contents: Contents, cache: FleetCache) -> list[str]:
     """The blob ids that must be read before `compile_fleet`; ask again with them until there are none."""
     entry = listing.get(FLEET_FILE)
-    if entry is None:
+    if entry is None or not _is_regular(entry[0]):
         return []
     file = _file(FLEET_FILE, listing, contents, cache)
     if file is None:
@@ -68,13 +70,17 @@ def wanted(listing: Listing, contents: Mapping[str, bytes], cache: FleetCache) -
     return sorted(set(ids))
 
 
-def _known(path: str, listing: Listing, contents: Mapping[str, bytes], cache: FleetCache) -> bool:
+def _is_regular(mode: str) -> bool:
+    return mode not in ("120000", "160000")
+
+
+def _known(path: str, listing: Listing, contents: Contents, cache: FleetCache) -> bool:
     blob = listing[path][1]
     cached = cache.files.get(path)
     return blob in contents or (cached is not None and cached.blob == blob)
 
 
-def _file(path: str, listing: Listing, contents: Mapping[str, bytes], cache: FleetCache) -> ParsedFile | None:
+def _file(path: str, listing: Listing, contents: Contents, cache: FleetCache) -> ParsedFile | None:
     blob = listing[path][1]
     cached = cache.files.get(path)
     if cached is not None and cached.blob == blob:
@@ -106,11 +112,9 @@ def _read_fleet(listing: Listing, file: ParsedFile | None) -> tuple[Fleet | None
     return (value if isinstance(value, Fleet) else None), tuple(problems)
 
 
-def compile_fleet(
-    listing: Listing, contents: Mapping[str, bytes], cache: FleetCache, settings: FleetSettings
-) -> Result:
+def compile_fleet(listing: Listing, contents: Contents, cache: FleetCache, settings: FleetSettings) -> Result:
     """The fleet at the commit that `listing` lists, given the contents of all `wanted` blobs."""
-    regular = listing.get(FLEET_FILE, ("", ""))[0] not in ("120000", "160000")
+    regular = _is_regular(listing.get(FLEET_FILE, ("", ""))[0])
     file = _file(FLEET_FILE, listing, contents, cache) if FLEET_FILE in listing and regular else None
     fleet, problems = _read_fleet(listing, file)
     if fleet is None or file is None:
@@ -127,7 +131,7 @@ def compile_fleet(
     counters = replace(reading.counters, applications_compiled=changed.compiled, variants_compiled=changed.variants)
     return Result(
         snapshot,
-        FleetCache(reading.files, reading.good, changed.entries, changed.claims, snapshot),
+        FleetCache(reading.files, reading.good, changed.entries, changed.claims, reading.held_blobs, snapshot),
         counters,
     )
 
@@ -146,6 +150,7 @@ class _Reading:
     files: Mapping[str, ParsedFile]
     good: Mapping[str, tuple[Parsed, ...]]
     held: Mapping[str, tuple[Held, ...]]
+    held_blobs: Mapping[str, str]
     problems: list[Problem]
     broken: bool
     counters: Counters
@@ -155,12 +160,13 @@ def _read(
     selected: Selected,
     fleet_file: ParsedFile,
     listing: Listing,
-    contents: Mapping[str, bytes],
+    contents: Contents,
     cache: FleetCache,
 ) -> _Reading:
     files = {FLEET_FILE: fleet_file}
     good: dict[str, tuple[Parsed, ...]] = {}
     held: dict[str, tuple[Held, ...]] = {}
+    held_blobs: dict[str, str] = {}
     problems: list[Problem] = []
     broken = False
     read, parsed_count = int(cache.files.get(FLEET_FILE) is not fleet_file), 0
@@ -182,6 +188,8 @@ def _read(
             broken = True
         held[path] = hold(file, cache.good.get(path, ()))
         good[path] = tuple(entry.parsed for entry in held[path])
+        if not is_whole(file):
+            _note_held(path, held_blobs, cache)
         problems += file.problems
         for parsed in file.documents:
             problems += parsed.problems
@@ -193,7 +201,17 @@ def _read(
             if refused:
                 good[path] = before
                 held[path] = tuple(Held(parsed, refused) for parsed in before)
-    return _Reading(files, good, held, problems, broken, Counters(read, parsed_count))
+                _note_held(path, held_blobs, cache)
+    return _Reading(files, good, held, held_blobs, problems, broken, Counters(read, parsed_count))
+
+
+def _note_held(path: str, held_blobs: dict[str, str], cache: FleetCache) -> None:
+    """Remember at which blob a file that is held back could last be read whole, if it ever could."""
+    before = cache.files.get(path)
+    if path in cache.held_blobs:
+        held_blobs[path] = cache.held_blobs[path]
+    elif before is not None and is_whole(before):
+        held_blobs[path] = before.blob
 
 
 def _is_misplaced(parsed: Parsed, areas: frozenset[str]) -> bool:

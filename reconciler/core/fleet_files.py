@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from reconciler.core.documents import Fleet, Parsed
 from reconciler.core.parse import parse_file
 from reconciler.core.problems import Problem, Severity
-from reconciler.core.yaml_kube import Path
+from reconciler.core.yaml_kube import BYTES_MAX, Path
 
 #: Path -> (git file mode, blob id), for every file of a commit.
 Listing = Mapping[str, tuple[str, str]]
@@ -29,6 +29,17 @@ _MODES = {"120000": "a link", "160000": "a submodule"}
 _PATH_MAX = 1024
 #: Nearly all paths; the others are looked at part by part.
 _ORDINARY_PATH = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.-]*[A-Za-z0-9_-]")
+
+
+@dataclass(frozen=True, slots=True)
+class TooLarge:
+    """Stands for the content of a blob that was not read because it has more than BYTES_MAX bytes."""
+
+    bytes: int
+
+
+#: Blob id -> what it holds.
+Contents = Mapping[str, bytes | TooLarge]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +204,11 @@ def _is_other_tools(path: str, unsupported: Mapping[str, str]) -> bool:
 # ---- reading, with the last good version ------------------------------------------------------------------------
 
 
-def parse_blob(path: str, blob: str, content: bytes) -> ParsedFile:
+def parse_blob(path: str, blob: str, content: bytes | TooLarge) -> ParsedFile:
     """A file, parsed."""
+    if isinstance(content, TooLarge):
+        says = f"{content.bytes} bytes are more than the {BYTES_MAX} a file may have"
+        return ParsedFile(path, blob, (), (Problem(path, 0, 0, Severity.ERROR, "invalid-yaml", says),))
     documents, problems = parse_file(path, content)
     return ParsedFile(path, blob, documents, problems)
 
@@ -215,6 +229,11 @@ def hold(file: ParsedFile, before: tuple[Parsed, ...]) -> tuple[Held, ...]:
             Held(parsed, broken.get(_identity(parsed), some)) for parsed in before if _identity(parsed) not in present
         ]
     return tuple(held)
+
+
+def is_whole(file: ParsedFile) -> bool:
+    """True if nothing of the file is held back."""
+    return not file.problems and not any(parsed.broken for parsed in file.documents)
 
 
 def broken_documents(file: ParsedFile) -> list[tuple[Parsed, Problem]]:

@@ -83,12 +83,16 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class FleetCache:
-    """What one compilation leaves for the next. Only a cache: without it everything is read and compiled again."""
+    """What one compilation leaves for the next. Only a cache: without it everything is read and compiled again.
+
+    `held_blobs` are the files that cannot be read whole now, each with the blob at which it last could: reading those
+    again first is how a new process comes to know what is in force."""
 
     files: Mapping[str, ParsedFile] = field(default_factory=dict)
     good: Mapping[str, tuple[Parsed, ...]] = field(default_factory=dict)
     entries: Mapping[str, Entry] = field(default_factory=dict)
     claims: Mapping[ObjectKey, tuple[str, ...]] = field(default_factory=dict)
+    held_blobs: Mapping[str, str] = field(default_factory=dict)
     snapshot: FleetSnapshot | None = None
 
 

@@ -55,7 +55,8 @@ def decide_heal(
         return None
     if verdict.disabled:
         return Wait(str(target), Reason("ReconcileDisabled", "a live object says reconciler.dev/reconcile: disabled"))
-    forgotten = assignment.heal_boot == now.boot and now.monotonic - assignment.heal_at_s > HEAL_FORGET_S
+    since = assignment.heal_at_s if assignment.heal_boot == now.boot else 0.0
+    forgotten = now.monotonic - since > HEAL_FORGET_S
     streak = 0 if forgotten else assignment.heal_streak
     not_before = 0.0 if forgotten else heal_not_before_s(assignment, now)
     if now.monotonic < not_before:

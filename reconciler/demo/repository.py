@@ -39,7 +39,7 @@ class LocalRepository:
     async def create(cls, path: Path, files: Mapping[str, bytes], author: str, at_wall: float) -> LocalRepository:
         """A new repository with one commit that holds `files`."""
         repository = cls(path)
-        path.mkdir(parents=True)
+        path.mkdir(parents=True)  # noqa: ASYNC240 - one local call
         await repository._git("init", "--quiet", f"--initial-branch={BRANCH}", "--template=")
         await repository.commit(files, "The fleet", author, at_wall)
         return repository
@@ -66,6 +66,10 @@ class LocalRepository:
                 "GIT_COMMITTER_DATE": date,
             },
         )
+        return await self.head()
+
+    async def head(self) -> str:
+        """The newest commit's SHA."""
         return (await self._git("rev-parse", "HEAD")).strip()
 
     async def _git(self, *arguments: str, variables: Mapping[str, str] | None = None) -> str:

@@ -128,9 +128,7 @@ def _moving_gate(daemon: Daemon, look: Look, moving: Moving, now: Now) -> Gate:
     own = _wait_of(waits, str(look.target))
     if rollout.state in STOPPED and row.state is TargetState.WAITING:
         reason = rollout.reason or Reason(str(rollout.state), "nothing new starts")
-        verb = "resume" if rollout.state is RolloutState.PAUSED else "retry"
-        hint = f"rollout {rollout.id} is {rollout.state}: {reason.message}; `reconciler rollout {verb} {rollout.id}`"
-        return Gate("rollout", Reason(reason.code, hint))
+        return Gate("rollout", Reason(reason.code, f"its rollout is {rollout.state}: {reason.message}"))
     if row.state in FAILURE_STATES:
         reason = row.reason or Reason(str(row.state), "the target failed")
         return Gate("failure", Reason(reason.code, f"it failed at the new release: {reason.message}"))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from reconciler.core.explain_diff import changes
+from reconciler.core.explain_diff import MASK, changes, is_secret
 from reconciler.core.model import Manifest, ObjectKey, Release, Sync, Target
 from reconciler.core.ownership import owner_hash, stamp
 from reconciler.core.plan_diff import NO_EFFECT, ObjectDiff, manifest_effect
@@ -176,3 +176,24 @@ async def flink_status(daemon: Daemon, names: Sequence[str]) -> dict[str, Any]:
                          "status": live.get("status") or {}}
                     )  # fmt: skip
     return {"objects": found}
+
+
+async def release(daemon: Daemon, digest: str) -> dict[str, Any]:
+    """The objects of a stored release, as declared; what a Secret holds is masked."""
+
+    def read(tx: Tx) -> Release | None:
+        return tx.release(digest)
+
+    found = await daemon.context.store.read("release", read)
+    if found is None:
+        raise AskError("unknown-release", f"there is no release {digest[:40]!r}")
+    objects = [masked(manifest) for manifest in found.objects]
+    return {"digest": found.digest, "application": found.application, "objects": objects}
+
+
+def masked(manifest: Manifest) -> Manifest:
+    """A manifest that may be shown."""
+    if not is_secret(manifest):
+        return manifest
+    hidden: Manifest = {name: dict.fromkeys(manifest[name], MASK) for name in ("data", "stringData") if name in manifest}
+    return {**manifest, **hidden}

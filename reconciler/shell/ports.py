@@ -111,7 +111,10 @@ class FencedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """Durable state of a source. `fleet` is Fleet.metadata.name; the revisions are commit SHAs or ""."""
+    """Durable state of a source. `fleet` is Fleet.metadata.name; the revisions are commit SHAs or "".
+
+    `last_usable` is the newest commit that could be used at all, and `held` (JSON: path -> blob) are the files that
+    could not be read whole there, each with the blob at which it last could: what is in force after a restart."""
 
     name: str
     fleet: str = ""
@@ -119,6 +122,8 @@ class SourceRow:
     last_applied: str = ""
     last_baked: str = ""
     problems: str = "[]"  # JSON list of problems of last_attempted
+    last_usable: str = ""
+    held: str = "{}"
 
 
 @dataclass(frozen=True, slots=True)

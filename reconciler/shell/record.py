@@ -139,6 +139,9 @@ def _record_apply(tx: Tx, owner: str, source: str, action: Apply, now: Now) -> N
         if assignment.digest != action.digest:
             tx.delete_facts(target)
         due = None if assignment.due == action.digest else assignment.due
+        if action.purpose == "rollback":
+            # What is gone back from may have baked here before it failed elsewhere: it is no place to go back to.
+            assignment = replace(assignment, baked=action.digest)
         assignment = replace(
             assignment, digest=action.digest, source=source, revision=action.revision, heal_streak=0, due=due
         )

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from reconciler.core.actions import Decision, Wait
+from reconciler.core.actions import Alert, Decision, Wait
 from reconciler.core.admit import admit, scopes_of
 from reconciler.core.decide import decide
 from reconciler.core.model import (
@@ -30,6 +30,7 @@ from reconciler.core.model import (
 from reconciler.core.observation import IntentSummary, Observation
 from reconciler.core.rollout import SLOT_HOLDING
 from reconciler.shell.context import INTENTS, Context
+from reconciler.shell.outbox import OUTBOX
 from reconciler.shell.ports import AuditRow, Tx
 from reconciler.shell.record import ledgers_for, record_decision
 
@@ -48,6 +49,7 @@ class _Outcome:
     recheck_at: float | None
     lanes: frozenset[str]
     changed: bool
+    alerts: bool = False
 
 
 class RolloutUnit:
@@ -96,6 +98,8 @@ class RolloutUnit:
             context.hub.wake(f"lane:{cluster}", INTENTS)
         if outcome.changed:
             context.hub.wake(f"source:{self._source}", *self._applications)
+        if outcome.alerts:
+            context.hub.wake(OUTBOX)
         return outcome
 
     def _decide(
@@ -132,7 +136,8 @@ class RolloutUnit:
             after = tx.update_rollout(after)
             audit_state(tx, rollout, after, now)
         settled = _settled(decision, rows)
-        return _Outcome(after, decision.waits, decision.recheck_at, frozenset(lanes), settled)
+        alerts = any(isinstance(action, Alert) for action in decision.actions)
+        return _Outcome(after, decision.waits, decision.recheck_at, frozenset(lanes), settled, alerts)
 
 
 def _settled(decision: Decision, rows: Iterable[RolloutTarget]) -> bool:

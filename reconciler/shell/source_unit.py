@@ -19,10 +19,10 @@ from reconciler.core.admit import admit, scopes_of
 from reconciler.core.change import change_of
 from reconciler.core.decide_source import ApplicationDecision, ApplicationFacts, Goal, decide_application
 from reconciler.core.documents import Cluster
-from reconciler.core.fleet import compile_fleet, wanted
-from reconciler.core.fleet_model import EMPTY_CACHE, FleetSettings, FleetSnapshot
+from reconciler.core.fleet_model import FleetSettings, FleetSnapshot
 from reconciler.core.inventory import prunable
 from reconciler.core.model import (
+    Assignment,
     ClusterView,
     IntentState,
     InventoryItem,
@@ -39,9 +39,11 @@ from reconciler.core.model import (
 from reconciler.core.observation import IntentSummary, Observation
 from reconciler.core.waves import UnmatchedTargetsError, freeze
 from reconciler.shell.context import Context
+from reconciler.shell.fleet_reader import FleetReader, changed_applications
 from reconciler.shell.hub import Unit
 from reconciler.shell.logs import event
 from reconciler.shell.ports import AuditRow, Commit, Source, SourceError, SourceRow, Tx
+from reconciler.shell.progress import Progress
 from reconciler.shell.record import ledgers_for, record_decision
 from reconciler.shell.rollout_unit import owner_of
 
@@ -62,6 +64,8 @@ class _Outcome:
     lanes: frozenset[str]
     opened: str | None
     taken_over: frozenset[str]
+    applied: bool
+    baked: bool
 
 
 class SourceUnit:
@@ -77,17 +81,20 @@ class SourceUnit:
     ) -> None:
         self._context = context
         self.name = name
-        self._source = source
-        self._settings = settings
+        self._reader = FleetReader(source, settings, context.metrics)
         self._on_clusters = on_clusters
-        self._cache = EMPTY_CACHE
         self.snapshot: FleetSnapshot | None = None
         self.commit: Commit | None = None  # the newest one looked at
-        self.good: Commit | None = None  # the one that `snapshot` is of
         self.failure: Reason | None = None
         self._failures = 0
         self._retry_at: float | None = None
         self._rechecks: dict[str, float] = {}
+        self._progress = Progress()
+
+    @property
+    def good(self) -> Commit | None:
+        """The commit that `snapshot` is of: the newest one that could be used at all."""
+        return self._reader.usable
 
     # ---- the unit ----------------------------------------------------------------------------------------------
 
@@ -120,16 +127,23 @@ class SourceUnit:
             changed |= await self._every_application()
         for application in sorted(changed):
             await self._decide(application)
-        if changed and self.snapshot is not None:
+        if self.good is not None and self._progress.may_have_moved(self.good.sha):
             await self._context.store.transact(f"progress:{self.name}", self._note_progress)
 
     # ---- Git ---------------------------------------------------------------------------------------------------
 
     async def _restore(self) -> None:
-        """Compile what was last attempted before this start, from the mirror: the network is not needed for it."""
+        """Compile what was in force before this start, from the mirror: the network is not needed for it."""
         row = await self._context.store.read("source", lambda tx: tx.source(self.name))
         if row is None or not row.last_attempted:
             return
+        self._progress.wrote(row.last_applied, row.last_baked)
+        try:
+            await self._reader.recall(row)
+        except SourceError as error:
+            # What is broken now is then taken for broken from the start: it stays as it is, and nothing is deleted.
+            why = str(error.reason)
+            event(self._context.log, logging.WARNING, "source.recall.failed", source=self.name, reason=why)
         try:
             await self._compile(row.last_attempted)
         except SourceError as error:
@@ -139,7 +153,7 @@ class SourceUnit:
         """Ask the remote for its head and take it in if it is new. Returns the applications that changed."""
         metrics = self._context.metrics
         try:
-            sha = await self._source.head()
+            sha = await self._reader.head()
             new = self.commit is None or sha != self.commit.sha
             changed = await self._compile(sha) if new else set()
         except SourceError as error:
@@ -163,25 +177,31 @@ class SourceUnit:
 
     async def _compile(self, sha: str) -> set[str]:
         """Read and compile what changed at `sha`. Returns the applications whose releases, policy or state changed."""
-        commit, listing = await self._source.listing(sha)
         before = self.snapshot
-        files = {path: (entry.mode, entry.blob) for path, entry in listing.items()}
-        contents: dict[str, bytes] = {}
-        while blobs := wanted(files, contents, self._cache):
-            contents.update(await self._source.read(blobs))
-        snapshot, self._cache, counters = compile_fleet(files, contents, self._cache, self._settings)
-        metrics = self._context.metrics
-        metrics.add("blobs_read", counters.blobs_read)
-        metrics.add("documents_parsed", counters.documents_parsed)
-        metrics.add("applications_compiled", counters.applications_compiled)
+        commit, snapshot = await self._reader.read(sha)
         self.snapshot, self.commit = snapshot, commit
-        if snapshot.kept is None:
-            self.good = commit
         self._on_clusters(self.name, snapshot.clusters)
         await self._context.store.transact(
             f"revision:{self.name}", lambda tx: self._store_revision(tx, commit, snapshot)
         )
-        return changed_applications(before, snapshot)
+        changed = changed_applications(before, snapshot)
+        if before is not None and snapshot.deletions_allowed and not before.deletions_allowed:
+            changed |= await self._held_up()
+        self._progress.behind(changed)
+        return changed
+
+    async def _held_up(self) -> set[str]:
+        """Applications that wait until deletions are allowed again, and those whose rollouts may have targets to let
+        go."""
+        assert self.snapshot is not None
+        waits = self._context.board.waits
+        names = {
+            name
+            for name in self.snapshot.applications
+            if any(wait.reason.code == "DeletionsHeld" for wait in waits.get(f"application:{name}", ()))
+        }
+        active = await self._context.store.read("active", lambda tx: tx.rollouts(source=self.name, active=True))
+        return names | {rollout.application for rollout in active}
 
     def _store_revision(self, tx: Tx, commit: Commit, snapshot: FleetSnapshot) -> None:
         now = self._context.clock.now()
@@ -190,29 +210,20 @@ class SourceUnit:
             return
         tx.put_revision(self.name, commit, now.wall)
         problems = json.dumps([problem.as_json() for problem in snapshot.problems[:200]])
-        tx.put_source(replace(row, fleet=snapshot.fleet or row.fleet, last_attempted=commit.sha, problems=problems))
+        tx.put_source(replace(self._reader.noted(row, commit.sha, snapshot), problems=problems))
         message = f"commit {commit.sha[:7]} by {commit.author}: {commit.subject}"
         tx.audit(AuditRow(now.wall, "event", "RevisionSeen", message, self.name, data={"sha": commit.sha}))
 
     def _note_progress(self, tx: Tx) -> None:
         """A revision is applied once nothing of it is on its way any more, and baked if nothing waits either."""
         row = tx.source(self.name)
-        if row is None or self.commit is None or row.last_baked == self.commit.sha:
+        if row is None or self.good is None or tx.rollouts(source=self.name, active=True, limit=1):
             return
-        if tx.rollouts(source=self.name, active=True, limit=1) or self.snapshot is None:
-            return
-        assigned = {found.target: found for found in tx.assignments(source=self.name)}
-        goals = {
-            Target(name, cluster): digest
-            for name, application in self.snapshot.applications.items()
-            for cluster, digest in application.targets.items()
-        }
-        if any(target not in assigned or assigned[target].digest != digest for target, digest in goals.items()):
-            return
-        baked = all(assigned[target].baked == digest for target, digest in goals.items())
-        after = replace(row, last_applied=self.commit.sha, last_baked=self.commit.sha if baked else row.last_baked)
+        applied, baked = self._progress.of(self.good.sha, row.last_baked)
+        after = replace(row, last_applied=applied, last_baked=baked)
         if after != row:
             tx.put_source(after)
+        self._progress.wrote(applied, baked)
 
     # ---- deciding ----------------------------------------------------------------------------------------------
 
@@ -226,8 +237,7 @@ class SourceUnit:
         context = self._context
         now = context.clock.now()
         compiled = self.snapshot.applications.get(application) if self.snapshot is not None else None
-        assigned = await context.store.read("assigned", lambda tx: tx.assignments(application=application))
-        targets = {row.target for row in assigned if row.source == self.name}
+        targets = await context.store.read("targets", lambda tx: self._known_targets(tx, application))
         if compiled is not None:
             targets |= {Target(application, cluster) for cluster in compiled.targets}
         verdicts = context.board.observe(sorted(targets))
@@ -238,6 +248,7 @@ class SourceUnit:
         )
         context.board.waits[f"application:{application}"] = outcome.waits
         context.metrics.add("decisions", unit="source")
+        self._progress.decided(application, applied=outcome.applied, baked=outcome.baked)
         self._rechecks.pop(application, None)
         if outcome.recheck_at is not None:
             self._rechecks[application] = outcome.recheck_at
@@ -247,6 +258,13 @@ class SourceUnit:
             context.hub.wake(owner_of(rollout_id))
         if outcome.opened is not None:
             context.rollout_opened(outcome.opened)
+
+    def _known_targets(self, tx: Tx, application: str) -> set[Target]:
+        """Targets of ours that are assigned something or are in a rollout, whether Git still has them or not."""
+        targets = {row.target for row in tx.assignments(application=application) if row.source == self.name}
+        for rollout in tx.rollouts(source=self.name, application=application, active=True):
+            targets |= {target for wave in rollout.plan.waves for target in wave.targets}
+        return {target for target in targets if target.application == application}
 
     def _decide_in(
         self,
@@ -275,7 +293,18 @@ class SourceUnit:
             except UnmatchedTargetsError as error:
                 waits = (*waits, Wait("", Reason("UnmatchedTargets", str(error))))
         taken_over = frozenset(rollout_id for rollout_id, _ in found.take_over)
-        return _Outcome(waits, decision.recheck_at, frozenset(lanes), opened, taken_over)
+        applied, baked = self._standing(application, facts.seen.assignments)
+        return _Outcome(waits, decision.recheck_at, frozenset(lanes), opened, taken_over, applied, baked)
+
+    def _standing(self, application: str, assignments: Mapping[Target, Assignment]) -> tuple[bool, bool]:
+        """Is what Git asks for assigned to all targets of `application`, and has it baked on all of them?"""
+        compiled = self.snapshot.applications.get(application) if self.snapshot is not None else None
+        applied = baked = True
+        for cluster, digest in compiled.targets.items() if compiled is not None else ():
+            found = assignments.get(Target(application, cluster))
+            applied = applied and found is not None and found.digest == digest
+            baked = baked and found is not None and found.digest == digest and found.baked == digest
+        return applied, baked
 
     def _gather(
         self,
@@ -364,15 +393,6 @@ class SourceUnit:
             )
         )
         return rollout_id
-
-
-def changed_applications(before: FleetSnapshot | None, after: FleetSnapshot) -> set[str]:
-    """Applications that are new, gone, or compile to something else; all of them if clusters or deletions changed."""
-    if before is None or before.clusters != after.clusters or before.deletions_allowed != after.deletions_allowed:
-        earlier = set(before.applications) if before is not None else set()
-        return earlier | set(after.applications)
-    names = set(before.applications) | set(after.applications)
-    return {name for name in names if before.applications.get(name) != after.applications.get(name)}
 
 
 def _pending(tx: Tx, targets: list[Target]) -> dict[Target, IntentSummary]:

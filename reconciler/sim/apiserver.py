@@ -17,18 +17,18 @@ a waiting reader fires.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import orjson
 
 from reconciler.shell.transport import Request, Response, Stream, TransportError
-from reconciler.sim import deletions, problems
+from reconciler.sim import deletions
 from reconciler.sim.problems import ApiError, Status
 from reconciler.sim.reads import Reads
 from reconciler.sim.requests import parse_call
-from reconciler.sim.schema import Catalog, Resource, load_catalog
+from reconciler.sim.schema import Catalog, load_catalog
 from reconciler.sim.store import Event, Key, Snapshot, Store, Stored, WriteEntry
 from reconciler.sim.verbs import Verbs
 from reconciler.sim.versions import Object
@@ -311,9 +311,9 @@ class DirectTransport:
 
 
 async def _no_lines() -> AsyncIterator[bytes]:
-    empty: Iterator[bytes] = iter(())
-    for line in empty:
+    nothing: tuple[bytes, ...] = ()
+    for line in nothing:
         yield line
 
 
-__all__ = ["ApiError", "DirectTransport", "Resource", "SimApiServer", "error_response", "problems"]
+__all__ = ["ApiError", "DirectTransport", "ServerSnapshot", "SimApiServer", "error_response"]

@@ -71,7 +71,7 @@ class Checkers:
     _states: dict[str, RolloutState] = field(default_factory=dict)
     _plans: dict[str, str] = field(default_factory=dict)
     _rolled_back: dict[str, int] = field(default_factory=dict)
-    _baking_since: dict[tuple[str, Target], float] = field(default_factory=dict)
+    _baking_since: dict[tuple[str, Target], tuple[float, float]] = field(default_factory=dict)
     _jobs: dict[tuple[str, ObjectKey], JobHistory] = field(default_factory=dict)
     _abandoned_at: dict[str, float] = field(default_factory=dict)
     _writes: dict[str, deque[float]] = field(default_factory=dict)
@@ -212,7 +212,6 @@ class Checkers:
             self._ask(self._look)
 
     def _look(self, tx: Tx) -> None:
-        self.steps += 1
         now_s = self.world.time()
         flying: dict[Target, str] = {}
         for rollout in tx.rollouts(limit=50):
@@ -220,6 +219,7 @@ class Checkers:
             if self._states.get(rollout.id) is rollout.state and rollout.ended_wall is not None:
                 continue
             rows = tx.rollout_targets(rollout.id)
+            self.steps += len(rows)
             self._check_plan(rollout, rows)
             self._check_states(rollout, now_s)
             for row in rows:
@@ -270,7 +270,7 @@ class Checkers:
         if row.state is TargetState.APPLYING:
             self._check_start(rollout, rows, row)
         elif row.state is TargetState.BAKING:
-            self._baking_since[mark] = now_s
+            self._baking_since[mark] = (now_s, row.bake_s)
         elif row.state is TargetState.SUCCEEDED:
             self._check_success(rollout, row, now_s)
         elif row.state is TargetState.ROLLING_BACK:
@@ -313,7 +313,9 @@ class Checkers:
             if healthy_s + self.slack_s + 0.01 < wave.bake_s:
                 raise Violation(3, f"{row.target} baked {healthy_s:.1f} s of {wave.bake_s:.0f} s in reality")
             del manifest
-            if since is None or now_s - since + 0.01 < min(wave.bake_s, row.bake_s):
+            if since is None or row.bake_s < wave.bake_s:
+                raise Violation(21, f"{row.target} succeeded after {row.bake_s:.1f} s of {wave.bake_s:.0f} s")
+            if now_s - since[0] + 0.01 < row.bake_s - since[1]:
                 raise Violation(21, f"{row.target} baked in less time than its bake")
 
     def _check_intents(self, tx: Tx, now_s: float) -> None:

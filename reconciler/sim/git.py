@@ -73,8 +73,12 @@ class SimRepository:
         replace: bool = False,
         authored_wall: float | None = None,
         executable: Sequence[str] = (),
+        links: Sequence[str] = (),
+        submodules: Sequence[str] = (),
     ) -> str:
-        """Commit `files` on top of `ref` (None deletes a path; `replace` starts from nothing) and return the id."""
+        """Commit `files` on top of `ref` (None deletes a path; `replace` starts from nothing) and return the id.
+        The content of one of `links` is where it leads, that of one of `submodules` names a commit of another
+        repository."""
         parent = self.refs.get(ref, "")
         tree = {} if replace or not parent else dict(self._commits[parent].files)
         for path, content in sorted(files.items()):
@@ -82,9 +86,13 @@ class SimRepository:
                 tree.pop(path, None)
                 continue
             data = content.encode() if isinstance(content, str) else content
+            if path in submodules:
+                tree[path] = TreeEntry("160000", object_id("commit", data))  # its objects are elsewhere
+                continue
             blob = object_id("blob", data)
             self._blobs[blob] = data
-            tree[path] = TreeEntry("100755" if path in executable else "100644", blob)
+            mode = "120000" if path in links else "100755" if path in executable else "100644"
+            tree[path] = TreeEntry(mode, blob, len(data))
         if authored_wall is None:
             before = self._commits[parent].commit.authored_wall if parent else WALL_START_S
             authored_wall = before + BETWEEN_COMMITS_S

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from reconciler.core.decide import pause, resume
@@ -136,6 +136,7 @@ class Story:
     applications: tuple[str, ...]
     tags: dict[str, str]
     number: int = 0
+    broken: bool = False
 
     def chance(self, *what: object) -> float:
         """A number in [0, 1) for this step of this seed."""
@@ -159,6 +160,9 @@ class Story:
     def break_something(self) -> None:
         """A commit that must not be obeyed: broken YAML, a broken fleet, or everything deleted."""
         repository = self.world.repository
+        if self.broken:
+            return
+        self.broken = True
         kind = self.pick(["application", "fleet", "everything", "policy"], "broken")
         good = repository.refs["main"]
         if kind == "application":
@@ -169,8 +173,13 @@ class Story:
             repository.commit({"policies/quick.yaml": "kind: RolloutPolicy\n"}, "broken policy")
         else:
             repository.delete_everything()
-        # Somebody notices and puts the branch back: a force push.
-        asyncio.get_running_loop().call_later(between(40, 200, self.seed, self.number), repository.force_push, good)
+        # Somebody notices and puts the branch back: a force push, over whatever was pushed meanwhile.
+        asyncio.get_running_loop().call_later(between(40, 200, self.seed, self.number), self.put_back, good)
+
+    def put_back(self, sha: str) -> None:
+        """The branch is moved back to a commit that was good."""
+        self.world.repository.force_push(sha)
+        self.broken = False
 
     def edit(self) -> None:
         """Somebody edits or deletes an object by hand."""
@@ -201,6 +210,8 @@ class Story:
 
     def pause_one(self) -> None:
         """A person pauses a rollout, and resumes it later."""
+        if self.world.daemon is None:
+            return
         active = self.world.ask(lambda tx: tx.rollouts(active=True))
         found = next((each for each in active if each.state is RolloutState.ACTIVE), None)
         if found is None:
@@ -297,8 +308,9 @@ class Story:
             world.mend(name)
         for name in self.applications:
             self.tags[name] = "2.0"
-        files = {f"apps/{name}/app.yaml": application_file(name, "2.0", 2) for name in self.applications}
-        world.repository.commit(files, "all good")
+        files = fleet_files(self.seed, sorted(world.clusters))
+        files |= {f"apps/{name}/app.yaml": application_file(name, "2.0", 2) for name in self.applications}
+        world.repository.commit(files, "all good", replace=True)
         await world.sleep(40)
         await world.until(self.at_rest, 6 * 3600)
         await world.sleep(400)
@@ -319,18 +331,21 @@ class Story:
                     raise AssertionError(f"{name} on {cluster.name} runs {image} and not the last commit")
 
 
+def fleet_files(seed: int, clusters: list[str]) -> dict[str, str]:
+    """Everything of the fleet but its applications. The first cluster is the canary."""
+    files = {"fleet.yaml": FLEET_FILE}
+    files["policies/quick.yaml"] = policy_file("halt" if fraction(seed, "halt") < 0.25 else "rollback")
+    for number, name in enumerate(clusters):
+        ring = "rest" if number else "canary"
+        files[f"clusters/{name}.yaml"] = cluster_file(name, "eu" if number % 2 else "us", ring)
+    return files
+
+
 async def tell(world: World, seed: int) -> None:
     """The whole story of one seed."""
     clusters = 3 + int(fraction(seed, "clusters") * 3)
     applications = tuple(f"app{number}" for number in range(1 + int(fraction(seed, "applications") * 2)))
-    files = {"fleet.yaml": FLEET_FILE}
-    files["policies/quick.yaml"] = policy_file("halt" if fraction(seed, "halt") < 0.25 else "rollback")
-    for number in range(clusters):
-        name = f"c{number}"
-        world.add_cluster(name)
-        files[f"clusters/{name}.yaml"] = cluster_file(
-            name, "eu" if number % 2 else "us", "canary" if not number else "rest"
-        )
+    files = fleet_files(seed, [world.add_cluster(f"c{number}").name for number in range(clusters)])
     checkers = Checkers(world, slack_s=SLACK_S)
     story = Story(world, checkers, seed, applications, dict.fromkeys(applications, "1.0"))
     for name in applications:
@@ -346,11 +361,13 @@ async def tell(world: World, seed: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one seed came to. `target_steps` counts targets evaluated with the invariants checked."""
+    """What one seed came to. `transitions` counts commits of the whole shell, `target_steps` targets evaluated by a
+    decision with the invariants checked after it, `trace_digest` is over all calls and commits."""
 
     seed: int
     trace_digest: str
     transitions: int
+    target_steps: int
     deaths: int
     virtual_s: float
 
@@ -378,9 +395,4 @@ def run_seed(seed: int) -> Outcome:
     run(play(world, story))
     assert world.trace is not None
     commits = sum(" commit " in line for line in world.trace)
-    return Outcome(seed, world.trace_digest(), commits, len(world.deaths), virtual_s)
-
-
-def seeds(first: int, count: int) -> Iterator[int]:
-    """The seeds of a run."""
-    return iter(range(first, first + count))
+    return Outcome(seed, world.trace_digest(), commits, world.steps, len(world.deaths), virtual_s)

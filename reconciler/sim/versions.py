@@ -91,6 +91,7 @@ def without_revision(value: Object, live: Stored) -> Object:
 
 
 def with_entries(value: Object, entries: dict[Owner, Entry]) -> Object:
+    """`value` with `entries` as its managedFields, without any if there are none."""
     metadata = {key: part for key, part in value["metadata"].items() if key != "managedFields"}
     if entries:
         metadata["managedFields"] = ownership.encode(entries)

@@ -187,6 +187,10 @@ async def _targets(daemon: Daemon, request: web.Request) -> Any:
     return {**found, **await live_view.flink_status(daemon, names)}
 
 
+async def _release(daemon: Daemon, request: web.Request) -> Any:
+    return await live_view.release(daemon, request.match_info["digest"])
+
+
 # ---- orders --------------------------------------------------------------------------------------------------------
 
 
@@ -216,6 +220,7 @@ QUESTIONS: dict[str, Answer] = {
     "/api/v1/events": _events,
     "/api/v1/problems": _problems,
     "/api/v1/targets": _targets,
+    "/api/v1/releases/{digest}": _release,
 }
 ORDERS: dict[str, Answer] = {
     "/api/v1/sync": _sync,

@@ -169,7 +169,9 @@ def build_binaries(target: Path) -> None:
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="building-", dir=target.parent))
-    environment = {**os.environ, "GOFLAGS": "", "GOWORK": "off", "CGO_ENABLED": "0"}
+    # Go asks the environment alone where its caches are.
+    home = os.environ.get("HOME") or os.path.expanduser("~")
+    environment = {**os.environ, "HOME": home, "GOFLAGS": "", "GOWORK": "off", "CGO_ENABLED": "0"}
     try:
         for module in MODULES:
             for package, program in module.packages:

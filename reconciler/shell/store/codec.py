@@ -38,36 +38,44 @@ def decode_json(text: str) -> dict[str, Any]:
 
 
 def encode_strings(values: tuple[str, ...]) -> str:
+    """As a JSON list."""
     return canonical_json(list(values)).decode() if values else "[]"
 
 
 def decode_strings(text: str) -> tuple[str, ...]:
+    """The reverse of encode_strings."""
     return tuple(orjson.loads(text)) if text != "[]" else ()
 
 
 def encode_numbers(values: tuple[float, ...]) -> str:
+    """As a JSON list."""
     return canonical_json(list(values)).decode()
 
 
 def decode_numbers(text: str) -> tuple[float, ...]:
+    """The reverse of encode_numbers."""
     return tuple(orjson.loads(text))
 
 
 def reason_of(code: str | None, message: str | None) -> Reason | None:
+    """The reason in two columns; a code of NULL is none."""
     return None if code is None else Reason(code, message or "")
 
 
 def reason_columns(reason: Reason | None) -> dict[str, str | None]:
+    """The reverse of reason_of."""
     if reason is None:
         return {"reason_code": None, "reason_message": None}
     return {"reason_code": reason.code, "reason_message": reason.message}
 
 
 def key_columns(key: ObjectKey) -> dict[str, str]:
+    """The four columns of an object's key."""
     return {"api_group": key.group, "kind": key.kind, "namespace": key.namespace, "name": key.name}
 
 
 def target_columns(target: Target) -> dict[str, str]:
+    """The two columns of a target."""
     return {"application": target.application, "cluster": target.cluster}
 
 
@@ -82,6 +90,7 @@ def decode_objects(data: bytes) -> tuple[Manifest, ...]:
 
 
 def encode_plan(plan: FrozenPlan) -> str:
+    """A frozen plan as JSON."""
     document = {
         "waves": [
             {
@@ -107,6 +116,7 @@ def encode_plan(plan: FrozenPlan) -> str:
 
 
 def decode_plan(text: str) -> FrozenPlan:
+    """The reverse of encode_plan."""
     document = orjson.loads(text)
     waves = tuple(
         Wave(

@@ -132,7 +132,7 @@ def _revision_rule() -> sa.Delete:
     """Seen before the limit and named by nothing."""
     source = schema.source
     named = sa.union(
-        *(sa.select(c) for c in (source.c.last_attempted, source.c.last_applied, source.c.last_baked)),
+        *(sa.select(source.c[name]) for name in ("last_attempted", "last_applied", "last_baked", "last_usable")),
         sa.select(schema.rollout.c.revision),
         sa.select(schema.assignment.c.revision),
     ).subquery()

@@ -64,6 +64,8 @@ source = sa.Table(
     _text("last_applied"),
     _text("last_baked"),
     _text("problems"),
+    _text("last_usable"),
+    _text("held"),
 )
 
 revision = sa.Table(

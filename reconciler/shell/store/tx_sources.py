@@ -59,6 +59,8 @@ class SourcesTx(TxBase):
                 "last_applied": row.last_applied,
                 "last_baked": row.last_baked,
                 "problems": row.problems,
+                "last_usable": row.last_usable,
+                "held": row.held,
             },
         )
 

@@ -237,6 +237,8 @@ def _create_source() -> None:
         sa.Column("last_applied", sa.Text(), nullable=False),
         sa.Column("last_baked", sa.Text(), nullable=False),
         sa.Column("problems", sa.Text(), nullable=False),
+        sa.Column("last_usable", sa.Text(), nullable=False),
+        sa.Column("held", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
 

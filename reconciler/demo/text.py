@@ -1,0 +1,102 @@
+"""Words for the audience: what is said before, between and after the steps, on a terminal and elsewhere.
+
+    opening(stage, program)      # the first lines, which say whose clock this is
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+
+from reconciler.demo.outcome import StepOutcome, Summary, WaveOutcome
+from reconciler.demo.stage import SOURCE, Stage
+
+#: More waves than this are counted instead of listed.
+WAVES_LISTED_MAX = 6
+
+
+def opening(stage: Stage, steps: int) -> list[str]:
+    """What this is, and by which clock it goes."""
+    count = len(stage.clusters)
+    return [
+        f"{count} simulated Kubernetes clusters (127.0.0.1), a local Git repository, and the real daemon; {steps} steps.",
+        "Its policy clock is stepped: bake times, deadlines, backoff and the simulated Flink operator go by it, and it",
+        f"jumps from timer to timer, at most {stage.check_interval_s:.0f} s at a time, whenever all have come to rest. "
+        "Git, HTTP and the",
+        "store go by the real one. So an hour of observation passes in seconds, and nothing is skipped.",
+    ]
+
+
+def addresses(stage: Stage) -> list[str]:
+    """Where the API is, and how to point the commands at it."""
+    listening = " and ".join(stage.server.addresses)
+    return [
+        f"API: {listening}",
+        f"In another terminal: export RECONCILER_SERVER={stage.server.addresses[0]}",
+        "and then `reconciler status`, `reconciler explain orders`, `reconciler rollouts`.",
+    ]
+
+
+def clock(wall: float) -> str:
+    """A moment of the policy clock, for people."""
+    return dt.datetime.fromtimestamp(wall, dt.UTC).strftime("%H:%M:%S")
+
+
+def span(seconds: float) -> str:
+    """A length of time, for people: 45 s, 12m10s, 1h05m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02d}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m"
+
+
+def result_of(outcome: StepOutcome, policy_s: float) -> str:
+    """One line: what a step ended as."""
+    targets = f"{outcome.targets_touched} target{'s' if outcome.targets_touched != 1 else ''} written"
+    return f"{outcome.result} · {targets} · {span(policy_s)} of policy time in {outcome.wall_s:.1f} s"
+
+
+def waves_of(outcome: StepOutcome) -> list[str]:
+    """The waves with their times; of many applications only how many waves of each name there were."""
+    if len(outcome.waves) <= WAVES_LISTED_MAX:
+        return [_wave(wave) for wave in outcome.waves]
+    names = list(dict.fromkeys(wave.name for wave in outcome.waves))
+    return [_waves(name, [wave for wave in outcome.waves if wave.name == name]) for name in names]
+
+
+def _wave(wave: WaveOutcome) -> str:
+    if wave.started_at is None:
+        return f"{wave.name:<8} {wave.targets} targets  never started"
+    parts = [f"started {clock(wave.started_at)}"]
+    parts.append(f"healthy {clock(wave.healthy_at)}" if wave.healthy_at is not None else "stopped before it had baked")
+    if wave.baked_at is not None:
+        parts.append(f"baked {clock(wave.baked_at)}")
+    return f"{wave.name:<8} {wave.targets} targets  " + "  ".join(parts)
+
+
+def _waves(name: str, waves: Sequence[WaveOutcome]) -> str:
+    started = [wave.started_at for wave in waves if wave.started_at is not None]
+    baked = [wave.baked_at for wave in waves if wave.baked_at is not None]
+    targets = sum(wave.targets for wave in waves)
+    line = f"{name:<8} {targets} targets of {len(waves)} applications"
+    if started and len(baked) == len(waves):
+        line += f"  started from {clock(min(started))}  baked by {clock(max(baked))}"
+    return line
+
+
+def closing(summary: Summary) -> str:
+    """The last word."""
+    if summary.succeeded:
+        return "All steps ended as they were to end."
+    failed = next(step for step in summary.steps if not step.wanted)
+    return f"Step {failed.name} did not end as it was to: {failed.result}"
+
+
+def commit_of(stage: Stage) -> str:
+    """The newest commit that the daemon has looked at, shortened, with its subject."""
+    commit = stage.daemon.sources[SOURCE].commit
+    return f"{commit.sha[:7]} {commit.subject}" if commit is not None else ""

@@ -1,0 +1,95 @@
+"""Reads and compiles the commits of one repository, each at the cost of what changed since the one before.
+
+What is in force is not the newest commit alone: a file that cannot be read whole keeps its last good version. A new
+process comes to know those by reading the last usable commit first, with the blobs that are held back in place of the
+broken ones, and then the newest commit over it.
+
+    reader = FleetReader(source, settings, metrics)
+    await reader.recall(row)                        # at the start: what was in force before
+    commit, snapshot = await reader.read(sha)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+
+from reconciler.core.fleet import compile_fleet, wanted
+from reconciler.core.fleet_files import TooLarge
+from reconciler.core.fleet_model import EMPTY_CACHE, FleetSettings, FleetSnapshot
+from reconciler.core.yaml_kube import BYTES_MAX
+from reconciler.shell.metrics import Metrics
+from reconciler.shell.ports import Commit, Source, SourceRow, TreeEntry
+
+
+class FleetReader:
+    """One source's commits, compiled one after the other. `usable` is the newest one that could be used at all."""
+
+    def __init__(self, source: Source, settings: FleetSettings, metrics: Metrics) -> None:
+        self._source = source
+        self._settings = settings
+        self._metrics = metrics
+        self._cache = EMPTY_CACHE
+        self.usable: Commit | None = None
+
+    async def head(self) -> str:
+        """The commit that the remote's ref is at. Raises SourceError."""
+        return await self._source.head()
+
+    async def recall(self, row: SourceRow) -> None:
+        """Come to know what was in force when `row` was written. Raises SourceError."""
+        held = json.loads(row.held)
+        if row.last_usable and held:
+            await self._read(row.last_usable, held)
+        if row.last_usable and row.last_usable != row.last_attempted:
+            await self._read(row.last_usable, {})  # now what is held there is known to be broken
+
+    async def read(self, sha: str) -> tuple[Commit, FleetSnapshot]:
+        """Read and compile what changed at `sha`. Raises SourceError."""
+        return await self._read(sha, {})
+
+    def noted(self, row: SourceRow, sha: str, snapshot: FleetSnapshot) -> SourceRow:
+        """`row` after commit `sha` was read and found to be `snapshot`: what the next start needs to recall it."""
+        row = replace(row, fleet=snapshot.fleet or row.fleet, last_attempted=sha)
+        if snapshot.kept is not None:
+            return row
+        held = json.dumps(dict(sorted(self._cache.held_blobs.items())))
+        return replace(row, last_usable=sha, held=held)
+
+    async def _read(self, sha: str, instead: Mapping[str, str]) -> tuple[Commit, FleetSnapshot]:
+        commit, listing = await self._source.listing(sha)
+        entries = {**listing, **{path: TreeEntry("100644", blob) for path, blob in instead.items()}}
+        files = {path: (entry.mode, entry.blob) for path, entry in entries.items()}
+        large = {entry.blob: TooLarge(entry.size) for entry in entries.values() if entry.size > BYTES_MAX}
+        contents: dict[str, bytes | TooLarge] = {}
+        while blobs := wanted(files, contents, self._cache):
+            contents.update({blob: large[blob] for blob in blobs if blob in large})
+            contents.update(await self._source.read([blob for blob in blobs if blob not in large]))
+        snapshot, self._cache, counters = compile_fleet(files, contents, self._cache, self._settings)
+        self._metrics.add("blobs_read", counters.blobs_read)
+        self._metrics.add("documents_parsed", counters.documents_parsed)
+        self._metrics.add("applications_compiled", counters.applications_compiled)
+        if snapshot.kept is None:
+            self.usable = commit
+        return commit, snapshot
+
+
+def changed_applications(before: FleetSnapshot | None, after: FleetSnapshot) -> set[str]:
+    """Applications about which something else may be decided now: they are new, gone or compile to something else, or
+    have a target on a cluster that is declared, or blocked, in another way."""
+    if before is None:
+        return set(after.applications)
+    names = before.applications.keys() | after.applications.keys()
+    changed = {name for name in names if before.applications.get(name) != after.applications.get(name)}
+    clusters = _differing(before.clusters, after.clusters) | _differing(before.blocked_clusters, after.blocked_clusters)
+    if clusters:
+        for snapshot in (before, after):
+            changed |= {name for name, found in snapshot.applications.items() if clusters & found.targets.keys()}
+    return changed
+
+
+def _differing(before: Mapping[str, object], after: Mapping[str, object]) -> set[str]:
+    if before is after:
+        return set()
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}

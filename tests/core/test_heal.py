@@ -1,0 +1,157 @@
+"""Drift: to which release, when, how often, and what is left alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from reconciler.core.actions import Apply, Step, Wait
+from reconciler.core.heal import HEAL_DELAY_MAX_S, HEAL_FORGET_S, decide_heal, heal_delay_s
+from reconciler.core.model import Assignment, ClusterView, RolloutState, Sync, TargetState
+from tests.core.decisions import CONFIG, NEW, OLD, Fleet, applies, flown, part, target_of, time_at, verdict, wave
+
+TARGET = target_of("c0")
+ASSIGNED = Assignment(TARGET, OLD, "fleet", revision="abc", baked=OLD)
+CLUSTER = ClusterView("c0", 1000.0, 0.0)
+DRIFTED = verdict("c0", OLD, 1000.0, sync=Sync.DIFFERS)
+
+
+def heal(assignment: Assignment = ASSIGNED, found: Any = DRIFTED, **more: Any) -> Step | Wait | None:
+    values: dict[str, Any] = {"cluster": CLUSTER, "pending": 0, "now": time_at(1000.0), **more}
+    return decide_heal(assignment, found, values["cluster"], values["pending"], values["now"])
+
+
+@pytest.mark.parametrize(
+    ("streak", "delay_s"), [(0, 0), (1, 2), (2, 6), (3, 18), (4, 54), (5, 162), (6, 300), (99, 300)]
+)
+def test_backoff(streak: int, delay_s: float) -> None:
+    assert heal_delay_s(streak) == delay_s
+
+
+def test_a_repair_restores_what_is_assigned() -> None:
+    step = heal()
+    assert isinstance(step, Step)
+    (apply,) = step.actions
+    assert apply == Apply(TARGET, OLD, "heal", 1, "abc", 1)
+    assert (step.cost.changed, step.cost.restarts) == (0, 1)
+
+
+def test_what_restarts_nothing_spends_no_restart() -> None:
+    step = heal(found=verdict("c0", OLD, 1000.0, sync=Sync.MISSING, objects=(part(CONFIG, sync=Sync.MISSING), part())))
+    assert isinstance(step, Step)
+    assert step.cost.restarts == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"found": None},
+        {"found": verdict("c0", NEW, 1000.0, sync=Sync.DIFFERS)},  # judged against another release
+        {"found": verdict("c0", OLD, 1000.0)},
+        {"found": verdict("c0", OLD, 1000.0, sync=Sync.ASK)},
+        {"found": verdict("c0", OLD, 1000.0, sync=Sync.UNKNOWN)},
+        {"assignment": Assignment(TARGET, "", "fleet"), "found": verdict("c0", "", 1000.0, sync=Sync.MISSING)},
+        {"pending": 1},
+        {"cluster": None},
+        {"cluster": replace(CLUSTER, suspended=True)},
+        {"cluster": replace(CLUSTER, heard_at=0.0)},
+    ],
+)
+def test_what_is_not_repaired(arguments: dict[str, Any]) -> None:
+    assert heal(**arguments) is None
+
+
+def test_the_manual_escape_is_shown() -> None:
+    found = heal(found=replace(DRIFTED, disabled=True))
+    assert isinstance(found, Wait)
+    assert found.reason.code == "ReconcileDisabled"
+
+
+@pytest.mark.parametrize(
+    ("streak", "healed_at", "boot", "now_s", "until"),
+    [
+        (1, 999.0, 1, 1000.0, 1001.0),
+        (1, 998.0, 1, 1000.0, None),
+        (6, 800.0, 1, 1000.0, 1100.0),
+        (6, 800.0, 1, 1100.0, None),
+        # After a restart the whole delay runs anew: time down does not count.
+        (3, 800.0, 1, 5.0, 18.0),
+        (3, 800.0, 1, 18.0, None),
+    ],
+)
+def test_the_next_repair_waits(streak: int, healed_at: float, boot: int, now_s: float, until: float | None) -> None:
+    assignment = replace(ASSIGNED, heal_count=9, heal_streak=streak, heal_at_s=healed_at, heal_boot=boot)
+    now = time_at(now_s, 1 if now_s > 100 else 2)
+    found = heal(assignment, cluster=replace(CLUSTER, heard_at=now_s), now=now)
+    if until is None:
+        assert isinstance(found, Step)
+        assert found.actions[0] == Apply(TARGET, OLD, "heal", 10, "abc", streak + 1)
+    else:
+        assert isinstance(found, Wait)
+        assert (found.reason.code, found.recheck_at) == ("HealBackoff", until)
+
+
+@pytest.mark.parametrize("boot", [1, 2])
+def test_one_that_stayed_in_sync_for_long_starts_over(boot: int) -> None:
+    healed_at = 100.0 if boot == 1 else 90_000.0
+    assignment = replace(ASSIGNED, heal_streak=6, heal_at_s=healed_at, heal_boot=1)
+    now_s = (100.0 if boot == 1 else 0.0) + HEAL_FORGET_S + 1
+    assert now_s > HEAL_DELAY_MAX_S
+    found = heal(assignment, cluster=replace(CLUSTER, heard_at=now_s), now=time_at(now_s, boot))
+    assert isinstance(found, Step)
+    assert isinstance(found.actions[0], Apply)
+    assert found.actions[0].streak == 1
+
+
+# ---- in a rollout ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", list(TargetState))
+def test_which_rows_of_a_rollout_are_healed(state: TargetState) -> None:
+    healed = state in (TargetState.WAITING, TargetState.PROGRESSING, TargetState.BAKING)
+    fleet = Fleet([wave("all", ["c0", "c1"], max_failures=2, max_unreachable=2)])
+    flown(fleet, "c1", state=TargetState.APPLYING)  # holds the only slot
+    fleet.look("c1", digest=OLD)
+    if state is TargetState.WAITING:
+        fleet.put("c0", state=state)
+    else:
+        flown(fleet, "c0", state=state, rolling=state is TargetState.ROLLING_BACK)
+    if state is TargetState.UNREACHABLE:
+        fleet.silent.add("c0")
+    fleet.look("c0", sync=Sync.DIFFERS)
+    expected = [f"heal c0 {fleet.assignments[TARGET].digest}"] if healed else []
+    assert [each for each in applies(fleet.decide()) if each.startswith("heal")] == expected
+
+
+@pytest.mark.parametrize("state", [RolloutState.ACTIVE, RolloutState.PAUSED, RolloutState.HALTED])
+def test_a_target_not_reached_yet_is_healed_to_what_it_has(state: RolloutState) -> None:
+    closed = Fleet([wave("canary", ["c0"]), wave("rest", ["c1"])])
+    flown(closed, "c0", state=TargetState.PROGRESSING)
+    closed.rollout = replace(closed.rollout, state=state)
+    closed.look("c1", sync=Sync.MISSING)
+    assert applies(closed.decide()) == [f"heal c1 {OLD}"]
+    assert closed.row("c1").state is TargetState.WAITING
+
+
+def test_a_repair_starts_the_bake_again() -> None:
+    fleet = Fleet([wave("all", ["c0"])])
+    flown(fleet, "c0", state=TargetState.BAKING, bake_s=15.0, observed_at=90.0, observed_boot=1)
+    fleet.look("c0", sync=Sync.DIFFERS)
+    assert applies(fleet.decide()) == [f"heal c0 {NEW}"]
+    row = fleet.row("c0")
+    assert (row.state, row.bake_s, row.bake_resets) == (TargetState.PROGRESSING, 0.0, 0)
+
+
+def test_a_target_another_rollout_has_in_flight_is_not_healed() -> None:
+    fleet = Fleet([wave("all", ["c0"])])
+    fleet.held[TARGET] = "r0"
+    fleet.look("c0", sync=Sync.DIFFERS)
+    assert applies(fleet.decide()) == []
+
+
+def test_a_target_is_started_rather_than_healed() -> None:
+    fleet = Fleet([wave("all", ["c0"])])
+    fleet.look("c0", sync=Sync.DIFFERS)
+    assert applies(fleet.decide()) == [f"start c0 {NEW}"]
