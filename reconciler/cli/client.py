@@ -57,9 +57,8 @@ class Client:
         connection = self._connection()
         try:
             connection.request(method, urlsplit(self.url).path.rstrip("/") + target, body, headers)
-            answer = connection.getresponse()
-            content = answer.read(ANSWER_BYTES_MAX)
-            status = answer.status
+            with connection.getresponse() as answer:
+                content, status = answer.read(ANSWER_BYTES_MAX), answer.status
         except (OSError, http.client.HTTPException) as error:
             raise _no_daemon(self, error) from error
         finally:

@@ -16,6 +16,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NoReturn
 
 from reconciler import __version__
@@ -57,11 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _wants_json(arguments: Sequence[str]) -> bool:
     """Asked before the arguments are parsed: a mistake in them is an error of the same shape."""
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
-    return any(
-        argument in ("-ojson", "--output=json", "-o=json") or (argument in ("-o", "--output") and following == "json")
-        for argument, following in pairs
-    )
+    if any(argument in ("-ojson", "-o=json", "--output=json") for argument in arguments):
+        return True
+    return any(first in ("-o", "--output") and second == "json" for first, second in pairwise(arguments))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -141,9 +140,13 @@ def _add_offline(commands: Any) -> None:
         commands, "demo", "play the main job on a simulated fleet, with nothing installed", "demo --headless -o json",
         _later("daemon_commands", "demo"),
     )  # fmt: skip
-    found.add_argument("--headless", action="store_true", help="no terminal view: a line per step, or JSON at the end")
-    found.add_argument("--clusters", type=_count, metavar="N", help="how many simulated clusters")
-    found.add_argument("--scenario", metavar="NAME", help="which story to play")
+    found.add_argument("--headless", action="store_true", help="no terminal view: plain lines, or JSON at the end")
+    found.add_argument("--clusters", type=_count, metavar="N", help="how many simulated clusters (default: 8)")
+    found.add_argument(
+        "--scenario", metavar="NAME", help="play up to this step: initial-sync, change, bad-change or drift (default)"
+    )
+    found.add_argument("--stay", action="store_true", help="afterwards keep the fleet running until Ctrl-C")
+    found.add_argument("--log", metavar="FILE", help="write the daemon's log there")
 
     found = _add(commands, "run", "run the daemon", "run --config reconciler.yaml", _later("daemon_commands", "run"))
     found.add_argument("--config", metavar="FILE", help="settings (RECONCILER_CONFIG)")

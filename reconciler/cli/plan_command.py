@@ -22,11 +22,13 @@ from reconciler.cli.client import find_client
 from reconciler.cli.output import DONE, FOUND, USAGE, CommandError, Output
 from reconciler.core.change import change_of
 from reconciler.core.fleet import compile_fleet, wanted
+from reconciler.core.fleet_files import TooLarge
 from reconciler.core.fleet_model import EMPTY_CACHE, CompiledApplication, FleetCache, FleetSettings, FleetSnapshot
 from reconciler.core.model import FrozenPlan, Manifest, ObjectKey, Release, Target, digest_of
 from reconciler.core.plan_diff import Group, ObjectDiff, grouped, release_diff, state_problems, summary
 from reconciler.core.problems import Problem, Severity, has_errors
 from reconciler.core.waves import Change, UnmatchedTargetsError, as_json, freeze
+from reconciler.core.yaml_kube import BYTES_MAX
 from reconciler.shell.git_local import LocalRepository, open_local
 from reconciler.shell.git_urls import unsafe_path
 from reconciler.shell.ports import SourceError
@@ -188,7 +190,10 @@ def _compiled(repository: LocalRepository, sha: str, prefix: str, cache: FleetCa
     _, listing = repository.listing(sha)
     inside = {name.removeprefix(prefix): entry for name, entry in listing.items() if name.startswith(prefix)}
     files = {name: (entry.mode, entry.blob) for name, entry in inside.items()}
-    contents: dict[str, bytes] = {}
+    # What is too large is a problem of that file, as in the daemon.
+    contents: dict[str, bytes | TooLarge] = {
+        entry.blob: TooLarge(entry.size) for entry in inside.values() if entry.size > BYTES_MAX
+    }
     while blobs := wanted(files, contents, cache):
         contents.update(repository.read(blobs))
     snapshot, after, _ = compile_fleet(files, contents, cache, FleetSettings(resources.catalogue()))

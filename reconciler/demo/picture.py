@@ -158,9 +158,7 @@ def _note_of(row: RolloutTarget, rollout: Rollout, notes: Mapping[Target, tuple[
     return notes.get(row.target, ("", ""))[1]
 
 
-def _waits_for(
-    rollout: Rollout, rows: Sequence[RolloutTarget], notes: Mapping[Target, tuple[str, str]]
-) -> str:
+def _waits_for(rollout: Rollout, rows: Sequence[RolloutTarget], notes: Mapping[Target, tuple[str, str]]) -> str:
     """The gate that says most, with its cluster."""
     if rollout.state is not RolloutState.ACTIVE:
         return (rollout.reason or Reason("", str(rollout.state))).message

@@ -66,7 +66,7 @@ class View(Protocol):
         """Time went on."""
         ...
 
-    async def ended(self, step: Step, outcome: StepOutcome) -> None:
+    async def ended(self, outcome: StepOutcome) -> None:
         """A step has ended."""
         ...
 
@@ -116,7 +116,7 @@ async def _played(
     outcome = StepOutcome(
         step.name, scene.head, result, result == step.wanted, len(touched), waves, loop.time() - started_s
     )
-    await view.ended(step, outcome)
+    await view.ended(outcome)
     return outcome, scene.fleet, scene.head
 
 

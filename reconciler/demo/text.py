@@ -1,6 +1,6 @@
 """Words for the audience: what is said before, between and after the steps, on a terminal and elsewhere.
 
-    opening(stage, program)      # the first lines, which say whose clock this is
+opening(stage, program)      # the first lines, which say whose clock this is
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ WAVES_LISTED_MAX = 6
 def opening(stage: Stage, steps: int) -> list[str]:
     """What this is, and by which clock it goes."""
     count = len(stage.clusters)
+    interval = f"{stage.check_interval_s:.0f} s"
     return [
-        f"{count} simulated Kubernetes clusters (127.0.0.1), a local Git repository, and the real daemon; {steps} steps.",
-        "Its policy clock is stepped: bake times, deadlines, backoff and the simulated Flink operator go by it, and it",
-        f"jumps from timer to timer, at most {stage.check_interval_s:.0f} s at a time, whenever all have come to rest. "
-        "Git, HTTP and the",
-        "store go by the real one. So an hour of observation passes in seconds, and nothing is skipped.",
+        f"{count} simulated Kubernetes clusters on 127.0.0.1, a local Git repository, the real daemon; {steps} steps.",
+        "The policy clock is stepped: bakes, deadlines, backoff and the simulated Flink operator go by it. It jumps from",
+        f"timer to timer, at most {interval} at a time, and only when everything has come to rest; Git, HTTP and the store",
+        "take the time they take. So an hour of observation passes in seconds, and nothing of it is skipped.",
     ]
 
 

@@ -33,6 +33,7 @@ from reconciler.shell.observe import Observer
 from reconciler.shell.outbox import OUTBOX, OutboxUnit
 from reconciler.shell.ports import Clock, Notifier, Source, Store, Tx
 from reconciler.shell.releases import Releases
+from reconciler.shell.retention import INTERVAL_S, RETENTION, RetentionUnit
 from reconciler.shell.rollout_unit import RolloutUnit, owner_of
 from reconciler.shell.schedule import Schedule
 from reconciler.shell.scope import Scope
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 
 CLUSTERS = "clusters"
 OWNER_LABEL_SELECTOR = "reconciler.dev/owner"
-HISTORY_KEPT_S = 30 * 24 * 3600.0
-HISTORY_ROWS_KEPT = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +129,7 @@ class Daemon:
             self._start_rollout(rollout_id)
         self._scope.start(CLUSTERS, self._follow_clusters())
         self._scope.start(OUTBOX, OutboxUnit(self.context, ports.notifier).run())
+        self._scope.start(RETENTION, RetentionUnit(self.context).run())
         for name, spec in sorted(ports.sources.items()):
             unit = SourceUnit(self.context, name, spec.source, spec.settings, self._clusters_declared)
             self.sources[name] = unit
@@ -139,6 +139,7 @@ class Daemon:
                 f"resync:{name}", settings.resync_interval_s, _waker(self.hub, source_name(name), RESYNC)
             )
         ports.schedule.every("outbox", 60.0, _waker(self.hub, OUTBOX))
+        ports.schedule.every(RETENTION, INTERVAL_S, _waker(self.hub, RETENTION))
 
     async def stop(self, timeout_s: float = 4.0) -> tuple[str, ...]:
         """End every unit, newest first, then close what they used. Returns the names of those that did not end."""

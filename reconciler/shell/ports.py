@@ -303,6 +303,11 @@ class Store(Protocol):
         """Run `work` on a consistent read-only snapshot."""
         ...
 
+    async def prune_history(self, before_wall: float, keep: int) -> object:
+        """Drop history older than `before_wall`, but for the newest `keep` rows of each kind; nothing that is still
+        referred to. In transactions of its own, none of them long."""
+        ...
+
     async def close(self) -> None: ...
 
 

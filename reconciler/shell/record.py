@@ -11,7 +11,6 @@ from dataclasses import replace
 from reconciler.core.actions import Abandon, Action, Alert, Apply, Baked, Decision, Due, Ledgers, Prune, Quarantine
 from reconciler.core.admit import WINDOW_S, Spend
 from reconciler.core.model import (
-    FAILURE_STATES,
     Assignment,
     Intent,
     InventoryItem,
@@ -27,15 +26,17 @@ from reconciler.core.model import (
 )
 from reconciler.shell.ports import AuditRow, QuarantineRow, Tx
 
-#: Which level of the five a target's new state is told at; the others are not worth a line in the audit log.
+#: Which level of the five a target's new state is told at, and how; the others are not worth a line in the audit log.
 AUDITED = {
-    TargetState.APPLYING: "event",
-    TargetState.SUCCEEDED: "event",
-    TargetState.ROLLING_BACK: "event",
-    TargetState.ROLLED_BACK: "event",
-    TargetState.UNREACHABLE: "risk",
-    TargetState.BLOCKED: "alert",
-    **dict.fromkeys(FAILURE_STATES, "alert"),
+    TargetState.APPLYING: ("event", "moves to release {to}"),
+    TargetState.BAKING: ("event", "is healthy at release {to} and bakes"),
+    TargetState.SUCCEEDED: ("event", "has baked at release {to}"),
+    TargetState.ROLLING_BACK: ("event", "goes back to release {baked}"),
+    TargetState.ROLLED_BACK: ("event", "is healthy at release {baked} again"),
+    TargetState.UNREACHABLE: ("risk", ""),
+    TargetState.BLOCKED: ("alert", ""),
+    TargetState.FAILED: ("alert", ""),
+    TargetState.TIMED_OUT: ("alert", ""),
 }
 
 
@@ -69,14 +70,23 @@ def record_decision(
     for row in rows:
         earlier = before.get(row.target)
         if row.state in AUDITED and (earlier is None or earlier.state is not row.state):
-            reason = row.reason or Reason(str(row.state), str(row.state))
-            _audit(tx, AUDITED[row.state], reason, now, source, rollout_id, row.target, state=str(row.state))
+            level, reason = _told(row)
+            _audit(tx, level, reason, now, source, rollout_id, row.target, state=str(row.state))
     actions: list[Action] = [action for step in decision.steps for action in step.actions]
     for action in [*actions, *decision.actions]:
         clusters |= _record_action(tx, owner, source, rollout_id, action, now)
     for spend in spends:
         tx.spend(spend.kind, spend.scope, spend.amount, now.wall)
     return clusters
+
+
+def _told(row: RolloutTarget) -> tuple[str, Reason]:
+    """The level and the sentence at which a target's new state is told."""
+    level, sentence = AUDITED[row.state]
+    if not sentence:
+        return level, row.reason or Reason(str(row.state), f"{row.target} is {row.state}")
+    what = sentence.format(to=row.to_digest[:12], baked=(row.baked_digest or "")[:12])
+    return level, Reason(str(row.state), f"{row.target} {what}")
 
 
 def _record_action(tx: Tx, owner: str, source: str, rollout_id: str, action: Action, now: Now) -> set[str]:

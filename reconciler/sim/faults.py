@@ -212,6 +212,11 @@ class FaultStore:
         self._generation.check()
         return await self._inner.read(point, work)
 
+    async def prune_history(self, before_wall: float, keep: int) -> object:
+        """As Store.prune_history: not a point, for what it drops nobody asks for again."""
+        self._generation.check()
+        return await self._inner.prune_history(before_wall, keep)
+
     async def close(self) -> None:
         """A dead process closes nothing: the driver closes the inner store."""
         self._generation.check()

@@ -334,6 +334,10 @@ class _Watched:
         """As Store.read."""
         return await self._inner.read(point, work)
 
+    async def prune_history(self, before_wall: float, keep: int) -> object:
+        """As Store.prune_history."""
+        return await self._inner.prune_history(before_wall, keep)
+
     async def close(self) -> None:
         """The driver closes the inner store."""
 

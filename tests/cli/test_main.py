@@ -203,7 +203,8 @@ def test_where_the_daemon_is_looked_for(
 def test_something_else_that_listens_is_no_daemon(tmp_path: Path) -> None:
     script = (
         "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.bind(sys.argv[1])\ns.listen()\n"
-        "print('up', flush=True)\nc, _ = s.accept()\nc.recv(1000)\nc.sendall(b'HTTP/1.0 200 OK\\r\\n\\r\\n<html>')\nc.close()\n"
+        "print('up', flush=True)\nc, _ = s.accept()\nc.recv(1000)\n"
+        "c.sendall(b'HTTP/1.0 200 OK\\r\\n\\r\\n<html>')\nc.close()\n"
     )
     path = tmp_path / "s"
     with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE) as other:
@@ -218,10 +219,9 @@ def test_something_else_that_listens_is_no_daemon(tmp_path: Path) -> None:
 def test_tables_are_aligned_and_clean() -> None:
     stream = io.StringIO()
     Output(stream=stream).table(("A", "LONGER"), [("one", "x"), ("\x1b[31mtwo\n", None)], "  ")
-    assert stream.getvalue() == "  A        LONGER\n  one      x\n  [31mtwo  -\n".replace(
-        "[31mtwo", stream.getvalue().split()[4]
-    )
-    assert "\x1b" not in stream.getvalue()
+    heads, first, second = stream.getvalue().splitlines()
+    assert heads.index("LONGER") == first.index("x") == second.index("-")
+    assert "\x1b" not in second
     coloured = io.StringIO()
     Output(colour=True, stream=coloured).table(("A", "B"), [("Healthy", "x")])
     assert "\x1b[32mHealthy\x1b[0m" in coloured.getvalue()

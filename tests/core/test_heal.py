@@ -10,6 +10,7 @@ import pytest
 from reconciler.core.actions import Apply, Step, Wait
 from reconciler.core.heal import HEAL_DELAY_MAX_S, HEAL_FORGET_S, decide_heal, heal_delay_s
 from reconciler.core.model import Assignment, ClusterView, RolloutState, Sync, TargetState
+from reconciler.core.observation import IntentSummary
 from tests.core.decisions import CONFIG, NEW, OLD, Fleet, applies, flown, part, target_of, time_at, verdict, wave
 
 TARGET = target_of("c0")
@@ -120,6 +121,8 @@ def test_which_rows_of_a_rollout_are_healed(state: TargetState) -> None:
         flown(fleet, "c0", state=state, rolling=state is TargetState.ROLLING_BACK)
     if state is TargetState.UNREACHABLE:
         fleet.silent.add("c0")
+    if state is TargetState.APPLYING:
+        fleet.intents[TARGET] = IntentSummary(pending=1)
     fleet.look("c0", sync=Sync.DIFFERS)
     expected = [f"heal c0 {fleet.assignments[TARGET].digest}"] if healed else []
     assert [each for each in applies(fleet.decide()) if each.startswith("heal")] == expected

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,6 +35,7 @@ from reconciler.cli.main import main
 from reconciler.sim.behaviour import Behaviours, Timings
 from reconciler.sim.cluster import SimCluster, intercept_all
 from reconciler.sim.http import ConnectionDropped, HttpFace
+from reconciler.sim.store import Event, Key
 from tests.integration.git_repository import GitRepository
 
 FAST = Timings(
@@ -138,18 +140,19 @@ class LiveFleet:
         for name in self.names:
             cluster = SimCluster(name, clock, seed=name, timings=FAST, behaviours=Behaviours())
             self.clusters[name] = cluster
-            cluster.server.observe(lambda key, event, name=name: self._noted(name, key.kind, event))
+            cluster.server.observe(partial(self._noted, name))
         down = intercept_all(self.clusters, ConnectionDropped)
         self._face = HttpFace({name: cluster.server for name, cluster in self.clusters.items()}, intercept=down)
         await self._face.start()
 
-    def _noted(self, name: str, kind: str, event: Any) -> None:
+    def _noted(self, name: str, key: Key, event: Event) -> None:
         """What the daemon wrote: (cluster, kind, what), where the object's own content changed."""
+        kind, before = key.kind, event.before
         if event.type == "ADDED":
             self.writes.append((name, kind, "created"))
         elif event.type == "DELETED":
             self.writes.append((name, kind, "deleted"))
-        elif event.before.value["metadata"].get("generation") != event.after.value["metadata"].get("generation"):
+        elif before is None or generation_of(before.value) != generation_of(event.after.value):
             self.writes.append((name, kind, "changed"))
 
     async def _stop(self) -> None:
@@ -260,6 +263,11 @@ class Daemon:
         assert self.process.poll() is None, self._fleet.log()
         done = self._fleet.command("status", "-o", "json")
         return done.returncode == 0 and all(source["commit"] for source in json.loads(done.stdout)["sources"])
+
+
+def generation_of(manifest: dict[str, Any]) -> Any:
+    """It changes with the object's own content, not with its status."""
+    return manifest["metadata"].get("generation")
 
 
 def cluster_document(name: str) -> str:

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,16 @@ def newest(fleet: LiveFleet) -> dict[str, Any]:
     """The newest rollout, {} without one."""
     found = fleet.ask("rollouts")["rollouts"]
     return dict(found[0]) if found else {}
+
+
+def started(fleet: LiveFleet, epoch: int) -> bool:
+    """The daemon of this epoch has said so."""
+    return f"epoch={epoch}" in fleet.log()
+
+
+def written(fleet: LiveFleet, objects: int) -> bool:
+    """So many writes have reached the clusters."""
+    return len(fleet.writes) >= objects
 
 
 def tcp_address(fleet: LiveFleet) -> str:
@@ -81,8 +92,8 @@ def test_kill_in_the_middle_goes_on_and_does_nothing_twice(fleet: LiveFleet) -> 
     for number, objects in enumerate((1, 2, 3, 5), 1):
         # It dies right after a write that it may not even have heard of, in each wave.
         with fleet.daemon() as daemon:
-            fleet.until(lambda number=number: f"epoch={number}" in fleet.log())
-            fleet.until(lambda objects=objects: len(fleet.writes) >= objects)
+            fleet.until(partial(started, fleet, number))
+            fleet.until(partial(written, fleet, objects))
             daemon.kill()
     with fleet.daemon() as daemon:
         daemon.ready()

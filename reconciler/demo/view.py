@@ -1,0 +1,345 @@
+"""Who watches: a terminal with a view that moves, a log with a line now and then, or nobody.
+
+    view = TerminalView(Console()) if sys.stdout.isatty() else LineView(sys.stdout)
+
+All of them are told the same things; a view looks at the stage at its own pace and never holds the play up for longer
+than one look takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from reconciler.core.values import clean_text
+from reconciler.demo import text
+from reconciler.demo.outcome import StepOutcome, Summary
+from reconciler.demo.picture import ApplicationLine, Picture, TargetLine, picture_of
+from reconciler.demo.play import Program
+from reconciler.demo.scene import Scene
+from reconciler.demo.stage import Stage
+from reconciler.demo.steps import Step
+
+LOOK_EVERY_S = 0.2
+LINE_EVERY_S = 3.0
+SAYINGS_SHOWN = 3
+ALERTS_SHOWN = 2
+#: Lines for targets or applications in a view; what does not fit is counted.
+LINES_MAX = 14
+BAR_WIDTH = 12
+_COLOURS = {
+    "Succeeded": "green",
+    "Baking": "cyan",
+    "Applying": "blue",
+    "Progressing": "blue",
+    "Waiting": "dim",
+    "Skipped": "dim",
+    "Failed": "red",
+    "TimedOut": "red",
+    "Halted": "red",
+    "RollingBack": "yellow",
+    "RolledBack": "yellow",
+    "Unreachable": "yellow",
+    "Drifted": "yellow",
+}
+
+
+class _Paced:
+    """What all views know: the step that plays, and when the next look is due by the machine's time."""
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._next_s = 0.0
+        self._scene: Scene | None = None
+        self._step: Step | None = None
+        self._number = 0
+        self._steps = 0
+
+    def begins(self, step: Step, scene: Scene) -> None:
+        self._scene, self._step = scene, step
+        self._number += 1
+        self._next_s = asyncio.get_running_loop().time()
+
+    def _due(self) -> Scene | None:
+        """The scene, if it is time for another look."""
+        now_s = asyncio.get_running_loop().time()
+        if self._scene is None or now_s < self._next_s:
+            return None
+        self._next_s = now_s + self._every_s
+        return self._scene
+
+    def _heading(self, step: Step) -> str:
+        return f"Step {self._number} of {self._steps} · {step.name} · {step.title}"
+
+    def _policy_s(self) -> float:
+        """How long the step has taken by the policy clock."""
+        if self._scene is None:
+            return 0.0
+        return self._scene.stage.clock.now().monotonic - self._scene.started_s
+
+
+class NoView:
+    """Nobody watches."""
+
+    def opens(self, stage: Stage, program: Program) -> None:
+        """See View."""
+
+    def begins(self, step: Step, scene: Scene) -> None:
+        """See View."""
+
+    def says(self, line: str) -> None:
+        """See View."""
+
+    async def ticks(self) -> None:
+        """See View."""
+
+    async def ended(self, outcome: StepOutcome) -> None:
+        """See View."""
+
+    def closes(self, summary: Summary) -> None:
+        """See View."""
+
+
+class LineView(_Paced):
+    """Plain lines: headings, what is done to the fleet, alerts, and how far everything is every few seconds."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(LINE_EVERY_S)
+        self._stream = stream
+        self._told: set[int] = set()
+        self._stage: Stage | None = None
+        self._stays = False
+
+    def opens(self, stage: Stage, program: Program) -> None:
+        self._stage, self._steps, self._stays = stage, len(program.steps), program.stay
+        self._lines(text.opening(stage, self._steps))
+        self._lines(text.addresses(stage))
+
+    def begins(self, step: Step, scene: Scene) -> None:
+        super().begins(step, scene)
+        self._next_s += self._every_s
+        self._lines(["", f"== {self._heading(step)}", f"   {step.lesson}"])
+
+    def says(self, line: str) -> None:
+        self._at(line)
+
+    async def ticks(self) -> None:
+        scene = self._due()
+        if scene is not None:
+            picture = await picture_of(scene.stage, scene.mark)
+            self._alerts(picture)
+            self._at(_in_one_line(picture))
+
+    async def ended(self, outcome: StepOutcome) -> None:
+        if self._scene is not None:
+            self._alerts(await picture_of(self._scene.stage, self._scene.mark))
+        self._lines([f"   {line}" for line in text.waves_of(outcome)])
+        self._lines([f"   {text.result_of(outcome, self._policy_s())}"])
+
+    def closes(self, summary: Summary) -> None:
+        self._lines(["", text.closing(summary)])
+        if self._stays and self._stage is not None:
+            self._lines(["The fleet goes on running until Ctrl-C.", *text.addresses(self._stage)])
+
+    def _alerts(self, picture: Picture) -> None:
+        for alert in picture.alerts:
+            if alert.id not in self._told:
+                self._told.add(alert.id)
+                self._lines(
+                    [f"   {text.clock(alert.wall)}  {alert.level.upper()} {alert.application}: {alert.message}"]
+                )
+
+    def _at(self, line: str) -> None:
+        wall = self._stage.clock.now().wall if self._stage is not None else 0.0
+        self._lines([f"   {text.clock(wall)}  {line}"])
+
+    def _lines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._stream.write(clean_text(line, 500).rstrip() + "\n")
+        self._stream.flush()
+
+
+def _in_one_line(picture: Picture) -> str:
+    moving = [line for line in picture.applications if not line.ended]
+    parts = [f"{picture.settled} of {picture.targets} targets as Git wants them, healthy"]
+    if picture.away:
+        parts.append(f"away: {', '.join(picture.away)}")
+    if moving:
+        parts.append(f"{moving[0].application} waits for {moving[0].waits_for}")
+    elif picture.astray:
+        parts.append(f"{picture.astray[0].cluster} {picture.astray[0].state}: {picture.astray[0].note}")
+    return "; ".join(parts)
+
+
+class TerminalView(_Paced):
+    """A view that moves: a table of what moves and what it waits for, redrawn a few times a second."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(LOOK_EVERY_S)
+        self._console = console
+        self._live: Live | None = None
+        self._stage: Stage | None = None
+        self._said: list[str] = []
+        self._program = Program()
+        self._policy: dict[str, float] = {}
+
+    def opens(self, stage: Stage, program: Program) -> None:
+        self._stage, self._steps, self._program = stage, len(program.steps), program
+        self._console.print(Rule("[bold]Reconciler: the main job, on a simulated fleet"))
+        for line in text.opening(stage, self._steps):
+            self._console.print(Text(line))
+        for line in text.addresses(stage):
+            self._console.print(Text(line, style="dim"))
+
+    def begins(self, step: Step, scene: Scene) -> None:
+        super().begins(step, scene)
+        self._said.clear()
+        self._console.print()
+        self._console.print(Rule(f"[bold]{escape(self._heading(step))}", align="left"))
+        self._console.print(Padding(Text(step.lesson, style="italic"), (0, 0, 0, 1)))
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._live.start()
+
+    def says(self, line: str) -> None:
+        wall = self._stage.clock.now().wall if self._stage is not None else 0.0
+        self._said.append(f"{text.clock(wall)}  {line}")
+
+    async def ticks(self) -> None:
+        scene = self._due()
+        if scene is not None and self._live is not None:
+            picture = await picture_of(scene.stage, scene.mark)
+            self._live.update(self._drawn(picture, scene), refresh=True)
+
+    async def ended(self, outcome: StepOutcome) -> None:
+        self._policy[outcome.name] = self._policy_s()
+        picture = await picture_of(self._scene.stage, self._scene.mark) if self._scene is not None else None
+        self.stop()
+        for line in self._said:
+            self._console.print(Padding(Text(line), (0, 0, 0, 2)))
+        for alert in picture.alerts if picture is not None else ():
+            self._console.print(Padding(_alert(text.clock(alert.wall), alert.application, alert.message), (0, 0, 0, 2)))
+        for line in text.waves_of(outcome):
+            self._console.print(Padding(Text(line), (0, 0, 0, 2)))
+        result = text.result_of(outcome, self._policy_s())
+        mark, colour = ("✔", "green") if outcome.wanted else ("✘", "red")
+        self._console.print(Padding(Text(f"{mark} {result}", style=f"bold {colour}"), (0, 0, 0, 2)))
+
+    def closes(self, summary: Summary) -> None:
+        table = Table(title="", box=None, pad_edge=False, padding=(0, 2))
+        for name in ("step", "result", "targets written", "policy time", "real time"):
+            table.add_column(name, header_style="dim", justify="left" if name in ("step", "result") else "right")
+        for step in summary.steps:
+            style = "green" if step.wanted else "red"
+            policy = text.span(self._policy.get(step.name, 0.0))
+            row = (step.name, Text(step.result, style=style), str(step.targets_touched), policy, f"{step.wall_s:.1f} s")
+            table.add_row(*row)
+        self._console.print()
+        self._console.print(Rule("[bold]What happened", align="left"))
+        self._console.print(table)
+        fleet = f"{summary.applications} applications on {summary.clusters} clusters, {summary.targets} targets."
+        self._console.print(Text(f"{fleet} {text.closing(summary)}"))
+        if self._program.stay and self._stage is not None:
+            self._console.print(Text("The fleet goes on running until Ctrl-C.", style="bold"))
+            for line in text.addresses(self._stage):
+                self._console.print(Text(line))
+        else:
+            self._console.print(
+                Text("`reconciler demo --stay` keeps the fleet running, so that you can try the commands.", style="dim")
+            )
+
+    def stop(self) -> None:
+        """Give the terminal back as it was. May be called twice."""
+        if self._live is not None:
+            live, self._live = self._live, None
+            live.stop()
+
+    # ---- drawing -------------------------------------------------------------------------------------------------
+
+    def _drawn(self, picture: Picture, scene: Scene) -> RenderableType:
+        parts: list[RenderableType] = [self._status(picture, scene)]
+        moving = picture.applications
+        if len({line.application for line in moving}) == 1:
+            parts.append(_targets([target for line in moving[-1:] for target in line.targets]))
+        elif moving:
+            parts.append(_applications(moving))
+        if picture.astray:
+            parts.append(_targets(picture.astray))
+        parts.extend(Text(f" {line}") for line in self._said[-SAYINGS_SHOWN:])
+        alerts = picture.alerts[-ALERTS_SHOWN:]
+        parts.extend(_alert(text.clock(alert.wall), alert.application, alert.message) for alert in alerts)
+        return Group(*parts)
+
+    def _status(self, picture: Picture, scene: Scene) -> Text:
+        line = Text(" ")
+        line.append(f"policy clock {text.clock(picture.wall)}", style="bold")
+        line.append(f" (+{text.span(self._policy_s())})   ")
+        line.append(f"{picture.settled} of {picture.targets} targets as Git wants them, healthy   ")
+        if picture.away:
+            line.append(f"away: {', '.join(picture.away)}", style="yellow")
+        commit = text.commit_of(scene.stage)
+        return Text("\n").join([line, Text(f" commit {commit}" if commit else " the repository is read", style="dim")])
+
+
+def _alert(moment: str, application: str, message: str) -> Text:
+    return Text(f"{moment}  ALERT {application}: {clean_text(message, 300)}", style="bold red")
+
+
+def _bar(done: float, colour: str) -> ProgressBar:
+    return ProgressBar(total=1.0, completed=done, width=BAR_WIDTH, complete_style=colour, finished_style="green")
+
+
+def _targets(targets: Iterable[TargetLine]) -> Table:
+    """A line per target: wave, cluster, state, how much of its bake is done, what it waits for."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1), expand=True)
+    for name, ratio in (("wave", None), ("cluster", None), ("state", None), ("bake", None), ("waits for", 1)):
+        table.add_column(name, header_style="dim", ratio=ratio, no_wrap=True, overflow="ellipsis")
+    listed = list(targets)
+    wave = ""
+    for target in listed[:LINES_MAX]:
+        colour = _COLOURS.get(target.state, "white")
+        shown = target.wave if target.wave != wave else ""
+        wave = target.wave
+        bar = _bar(target.done, colour) if target.wave else Text("")
+        note = Text(clean_text(target.note, 200))
+        table.add_row(f" {shown}", target.cluster, Text(target.state, style=colour), bar, note)
+    if len(listed) > LINES_MAX:
+        table.add_row("", "", "", "", Text(f"and {len(listed) - LINES_MAX} more", style="dim"))
+    return table
+
+
+def _applications(lines: Iterable[ApplicationLine]) -> Table:
+    """A line per application: its waves side by side, and the one gate that it waits for."""
+    listed = list(lines)
+    names = list(dict.fromkeys(wave.name for line in listed for wave in line.waves))
+    table = Table(box=None, pad_edge=False, padding=(0, 1), expand=True)
+    table.add_column(" application", header_style="dim", no_wrap=True)
+    for name in names:
+        table.add_column(name, header_style="dim", no_wrap=True)
+    table.add_column("waits for", header_style="dim", ratio=1, no_wrap=True, overflow="ellipsis")
+    for line in listed[:LINES_MAX]:
+        waves = {wave.name: wave for wave in line.waves}
+        cells: list[RenderableType] = []
+        for name in names:
+            wave = waves.get(name)
+            cells.append(Text("") if wave is None else _wave_cell(wave.baked, wave.targets, wave.done, wave.open))
+        last = Text(line.state, style=_COLOURS.get(line.state, "white")) if line.ended else Text(line.waits_for)
+        table.add_row(f" {line.application}{line.kind}", *cells, last)
+    if len(listed) > LINES_MAX:
+        table.add_row(Text(f" and {len(listed) - LINES_MAX} more", style="dim"))
+    return table
+
+
+def _wave_cell(baked: int, targets: int, done: float, is_open: bool) -> RenderableType:
+    cell = Table.grid(padding=(0, 1))
+    cell.add_row(_bar(done, "cyan"), Text(f"{baked}/{targets}", style="" if is_open else "dim"))
+    return cell
