@@ -56,7 +56,7 @@ class Backoff:
 
     def failed(self, retry_after_s: float | None = None) -> float:
         """One more failure; the seconds to wait."""
-        wait_s = min(BACKOFF_MAX_S, BACKOFF_START_S * 2 ** min(self._failures, 30))
+        wait_s = min(BACKOFF_MAX_S, BACKOFF_START_S * 2.0 ** min(self._failures, 30))
         self._failures += 1
         return max(wait_s * (0.5 + 0.5 * self._jitter()), retry_after_s or 0.0)
 

@@ -313,12 +313,12 @@ class Story:
         world.repository.commit(files, "all good", replace=True)
         await world.sleep(40)
         await world.until(self.at_rest, 6 * 3600)
-        await world.sleep(400)
+        await world.sleep(150)
         await world.until(self.at_rest, 3600)
         self.checkers.at_rest(but=self.stopped())
         self.everything_is_new()
         before = self.checkers.writes()
-        await world.sleep(900)
+        await world.sleep(300)
         self.checkers.quiet(before)
 
     def everything_is_new(self) -> None:

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
@@ -96,8 +96,15 @@ class LiveFleet:
     """Simulated clusters, a repository and a state directory. The first letter of a cluster's name is its ring's."""
 
     def __init__(
-        self, directory: Path, names: list[str], *, on_failure: str = "rollback", app: str = APPLICATION
+        self,
+        directory: Path,
+        names: list[str],
+        *,
+        on_failure: str = "rollback",
+        app: str = APPLICATION,
+        real: Mapping[str, Path] | None = None,
     ) -> None:
+        """`real` gives the kubeconfig of those of `names` that are not to be simulated."""
         self.directory = directory
         self.names = names
         self.state_dir = directory / "state"
@@ -106,6 +113,7 @@ class LiveFleet:
         self.clusters: dict[str, SimCluster] = {}
         self.writes: list[tuple[str, str, str]] = []
         self._app = app
+        self._real = dict(real or {})
         self._on_failure = on_failure
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="clusters", daemon=True)
@@ -123,7 +131,7 @@ class LiveFleet:
             "checkInterval": "200ms",
             "resyncInterval": "3s",
             "repositories": [{"name": "fleet", "url": self.repository.url, "poll": "200ms"}],
-            "clusters": {name: {"kubeconfig": "kubeconfig", "context": name} for name in self.names},
+            "clusters": {name: self._access(name) for name in self.names},
             "allow": {"protocols": ["file"]},
         }
         self.config.write_text(yaml.safe_dump(settings))
@@ -135,9 +143,16 @@ class LiveFleet:
         self._thread.join(10)
         self._loop.close()
 
+    def _access(self, name: str) -> dict[str, str]:
+        if name in self._real:
+            return {"kubeconfig": str(self._real[name])}
+        return {"kubeconfig": "kubeconfig", "context": name}
+
     async def _start(self) -> None:
         clock = WallClock(1, asyncio.get_running_loop())
         for name in self.names:
+            if name in self._real:
+                continue
             cluster = SimCluster(name, clock, seed=name, timings=FAST, behaviours=Behaviours())
             self.clusters[name] = cluster
             cluster.server.observe(partial(self._noted, name))
@@ -196,6 +211,16 @@ class LiveFleet:
         """Its image, "" without one."""
         found = self.live(name)
         return str(found["spec"].get("image", "")) if found else ""
+
+    def settled(self) -> bool:
+        """All targets synced and no rollout active."""
+        found = self.ask("status")
+        return bool(found["targets"]["synced"] == len(self.names) and not found["rollouts"])
+
+    def newest(self) -> dict[str, Any]:
+        """The newest rollout, {} without one."""
+        found = self.ask("rollouts")["rollouts"]
+        return dict(found[0]) if found else {}
 
     def until(self, condition: Callable[[], bool], within_s: float = 30.0) -> None:
         """Wait until `condition` holds; what takes longer counts as never."""

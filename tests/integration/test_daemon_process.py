@@ -12,7 +12,6 @@ import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,18 +25,6 @@ CLUSTERS = ["a1", "b1", "c1"]
 def fleet(tmp_path: Path) -> Iterator[LiveFleet]:
     with LiveFleet(tmp_path, CLUSTERS) as made:
         yield made
-
-
-def settled(fleet: LiveFleet) -> bool:
-    """All targets synced and no rollout active."""
-    found = fleet.ask("status")
-    return bool(found["targets"]["synced"] == len(fleet.names) and not found["rollouts"])
-
-
-def newest(fleet: LiveFleet) -> dict[str, Any]:
-    """The newest rollout, {} without one."""
-    found = fleet.ask("rollouts")["rollouts"]
-    return dict(found[0]) if found else {}
 
 
 def started(fleet: LiveFleet, epoch: int) -> bool:
@@ -69,14 +56,14 @@ def test_a_commit_converges_wave_by_wave_and_a_bad_one_goes_back(fleet: LiveFlee
     fleet.commit("orders:1")
     with fleet.daemon() as daemon:
         daemon.ready()
-        fleet.until(lambda: settled(fleet))
+        fleet.until(fleet.settled)
         assert [fleet.image(name) for name in CLUSTERS] == ["orders:1"] * 3
-        rows = [row for wave in fleet.ask("rollout", "show", newest(fleet)["id"])["waves"] for row in wave["targets"]]
+        rows = [row for wave in fleet.ask("rollout", "show", fleet.newest()["id"])["waves"] for row in wave["targets"]]
         # The second wave starts once the canary has baked, and nobody starts before.
         assert rows[0]["cluster"] == "a1"
         assert all(row["started_at"] >= rows[0]["baked_at"] for row in rows[1:])
         fleet.commit("orders:2-crash-loop")
-        fleet.until(lambda: newest(fleet).get("state") == "RolledBack")
+        fleet.until(lambda: fleet.newest().get("state") == "RolledBack")
         assert [fleet.image(name) for name in CLUSTERS] == ["orders:1"] * 3
         found = fleet.ask("explain", "orders", "--cluster", "a1")
         assert (found["blocked_by"], found["reason"]) == ("quarantine", "Quarantined")
@@ -97,7 +84,7 @@ def test_kill_in_the_middle_goes_on_and_does_nothing_twice(fleet: LiveFleet) -> 
             daemon.kill()
     with fleet.daemon() as daemon:
         daemon.ready()
-        fleet.until(lambda: settled(fleet))
+        fleet.until(fleet.settled)
         assert daemon.stop() == 143
     # Each object was created once and never changed again, though several daemons wrote it.
     assert sorted(fleet.writes) == sorted((n, k, "created") for n in CLUSTERS for k in ("FlinkDeployment", "Namespace"))
@@ -109,15 +96,15 @@ def test_a_halted_rollout_stays_halted_until_somebody_acts(tmp_path: Path) -> No
         fleet.commit("orders:1")
         with fleet.daemon() as daemon:
             daemon.ready()
-            fleet.until(lambda: settled(fleet))
+            fleet.until(fleet.settled)
             fleet.commit("orders:2-crash-loop")
-            fleet.until(lambda: newest(fleet).get("state") == "Halted")
+            fleet.until(lambda: fleet.newest().get("state") == "Halted")
             daemon.kill()
         before = list(fleet.writes)
         with fleet.daemon() as daemon:
             daemon.ready()
             fleet.until(lambda: fleet.ask("status")["clusters"].get("Reachable") == 3)
-            halted = newest(fleet)
+            halted = fleet.newest()
             assert halted["state"] == "Halted"
             refused = fleet.command("rollout", "resume", halted["id"])
             assert (refused.returncode, refused.stdout) == (2, "")
@@ -126,7 +113,7 @@ def test_a_halted_rollout_stays_halted_until_somebody_acts(tmp_path: Path) -> No
             # A fix is another release: it takes the fleet over, canary first.
             assert fleet.writes == before
             fleet.commit("orders:3")
-            fleet.until(lambda: settled(fleet))
+            fleet.until(fleet.settled)
             assert [fleet.image(name) for name in CLUSTERS] == ["orders:3"] * 3
             assert daemon.stop(signal.SIGINT) == 130
 
@@ -135,8 +122,8 @@ def test_steering_is_audited(fleet: LiveFleet) -> None:
     fleet.commit("orders:1")
     with fleet.daemon() as daemon:
         daemon.ready()
-        fleet.until(lambda: newest(fleet).get("state") == "Active")
-        name = newest(fleet)["id"]
+        fleet.until(lambda: fleet.newest().get("state") == "Active")
+        name = fleet.newest()["id"]
         assert fleet.ask("rollout", "pause", name, "--reason", "lunch")["state"] == "Paused"
         assert fleet.command("rollout", "pause", name).returncode == 2
         assert fleet.ask("rollout", "resume", name)["state"] == "Active"
@@ -149,7 +136,7 @@ def test_steering_is_audited(fleet: LiveFleet) -> None:
         assert all("@" in event["actor"] for event in ordered)
         assert ordered[0]["data"]["reason"] == "wrong release"
         fleet.ask("rollout", "retry", name, "--reason", "it was right after all")
-        fleet.until(lambda: settled(fleet))
+        fleet.until(fleet.settled)
         assert fleet.command("rollout", "retry", name).returncode == 2
         assert fleet.command("rollout", "abort", name).returncode == 2
         assert daemon.stop() == 143
@@ -159,7 +146,7 @@ def test_drift_is_shown_and_repaired(fleet: LiveFleet) -> None:
     fleet.commit("orders:1")
     with fleet.daemon() as daemon:
         daemon.ready()
-        fleet.until(lambda: settled(fleet))
+        fleet.until(fleet.settled)
         same = fleet.command("diff", "orders")
         assert same.returncode == 0, same.stdout
         fleet.on_loop(fleet.clusters["b1"].set_unreachable, True)
@@ -173,7 +160,7 @@ def test_drift_is_shown_and_repaired(fleet: LiveFleet) -> None:
         live = fleet.live("b1")
         assert live is not None
         assert live["metadata"]["annotations"]["by"] == "hand"  # what others own stays
-        fleet.until(lambda: settled(fleet))
+        fleet.until(fleet.settled)
         assert any(event["reason"] == "Healing" for event in fleet.ask("events", "--app", "orders")["events"])
         assert daemon.stop() == 143
 
@@ -182,7 +169,7 @@ def test_probes_metrics_and_who_may_ask(fleet: LiveFleet) -> None:
     fleet.commit("orders:1")
     with fleet.daemon() as daemon:
         daemon.ready()
-        fleet.until(lambda: settled(fleet))
+        fleet.until(fleet.settled)
         assert fetch(fleet, "/healthz")[0] == 200
         status, body = fetch(fleet, "/readyz")
         assert status == 200, body
@@ -223,10 +210,10 @@ def test_a_bad_commit_leaves_the_rest_alone(fleet: LiveFleet) -> None:
     fleet.commit("orders:1")
     with fleet.daemon() as daemon:
         daemon.ready()
-        fleet.until(lambda: settled(fleet))
+        fleet.until(fleet.settled)
         fleet.commit("orders:2", **{"apps/broken/app.yaml": "kind: [Application\n"})
         fleet.until(lambda: fleet.image("a1") == "orders:2")
-        fleet.until(lambda: settled(fleet))
+        fleet.until(fleet.settled)
         assert fleet.ask("status")["sources"][0]["errors"] >= 1
         assert daemon.stop() == 143
 
