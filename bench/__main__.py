@@ -1,4 +1,4 @@
-"""Run benchmarks and write bench/results/*.json.
+"""Run benchmarks, write bench/results/*.json and the table in bench/README.md.
 
     python -m bench                  # all of them
     python -m bench B8 --repeats 5   # one of them
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import compile as compiling
-from bench import measure, simulator
+from bench import measure, report, simulator
 
 Benchmark = Callable[[int], tuple[list[dict[str, Any]], dict[str, Any]]]
 
@@ -43,10 +43,12 @@ def main(arguments: list[str] | None = None) -> int:
         goals, results = benchmark(options.repeats)
         path = measure.write(f"{name}-{title}", goals, results, options.results)
         for each in goals:
-            limit = f"at most {each['at_most']}" if "at_most" in each else f"at least {each['at_least']}"
+            limit = f"at most {each['at_most']:,}" if "at_most" in each else f"at least {each['at_least']:,}"
             print(f"  {'met   ' if each['met'] else 'MISSED'} {each['what']}: {each['value']:,} ({limit})")
             failed = failed or (each["what"] == "violations" and not each["met"])
         print(f"  {path.name}")
+    if options.results == measure.RESULTS:
+        report.update()
     return 1 if failed else 0
 
 

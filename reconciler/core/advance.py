@@ -194,6 +194,8 @@ def _bake(row: RolloutTarget, verdict: TargetVerdict | None, now: Now, timing: T
         return _reset(again, reason, verdict, TargetState.BAKING if is_well(verdict) else TargetState.PROGRESSING)
     if not is_well(verdict):
         return _reset(row, verdict.reason, verdict, TargetState.PROGRESSING)
+    if has_nothing_to_bake(verdict):
+        return _succeeded(row, now, verdict.reason)  # it ran to its end while it baked
     row = replace(row, bake_s=row.bake_s + added, reason=None)
     return _succeeded(row, now, None) if row.bake_s >= timing.bake_s else Step(row.target, row)
 

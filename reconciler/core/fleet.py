@@ -129,9 +129,10 @@ def compile_fleet(listing: Listing, contents: Contents, cache: FleetCache, setti
     broken = reading.broken or selected.unmatched or any(p.code == "bad-path" for p in selected.problems)
     snapshot = replace(snapshot, deletions_allowed=not broken and not shared.unmatched_directories)
     counters = replace(reading.counters, applications_compiled=changed.compiled, variants_compiled=changed.variants)
+    held_blobs = {**changed.held_blobs, **reading.held_blobs}
     return Result(
         snapshot,
-        FleetCache(reading.files, reading.good, changed.entries, changed.claims, reading.held_blobs, snapshot),
+        FleetCache(reading.files, reading.good, changed.entries, changed.claims, held_blobs, snapshot),
         counters,
     )
 

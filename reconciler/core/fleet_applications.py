@@ -47,6 +47,7 @@ class Changed:
     entries: Mapping[str, Entry]
     claims: Mapping[ObjectKey, tuple[str, ...]]
     problems: tuple[Problem, ...]
+    held_blobs: Mapping[str, str]
     compiled: int
     variants: int
 
@@ -78,11 +79,19 @@ def compile_applications(
         served[name], entries[name], by_name[name] = application, entry, candidate
     claims = _claims(entries, cache)
     _refuse_shared_objects(claims, served, entries, by_name)
+    held_blobs: dict[str, str] = {}
     for name, application in served.items():
         problems += application.problems
-        if application.blocked is None and entries[name].last is not application:
-            entries[name] = replace(entries[name], last=application)
-    return Changed(dict(sorted(served.items())), entries, claims, tuple(problems), compiled, variants)
+        entry = entries[name]
+        if application.blocked is not None:
+            held_blobs.update((path, blob) for path, blob in entry.last_blobs if _is_other(path, blob, files))
+        elif entry.last is not application:
+            entries[name] = replace(entry, last=application, last_blobs=entry.key[1])
+    return Changed(dict(sorted(served.items())), entries, claims, tuple(problems), held_blobs, compiled, variants)
+
+
+def _is_other(path: str, blob: str, files: Mapping[str, ParsedFile]) -> bool:
+    return path in files and files[path].blob != blob
 
 
 def _held_back_by_another(candidate: Candidate, candidates: list[Candidate]) -> Candidate:
@@ -115,7 +124,8 @@ def _compile_one(
             compiled = compile_application(candidate.application, shared.clusters, inputs, known)
         else:
             compiled = compile_directory(candidate.plain, shared.clusters, rule, inputs)
-        entry = Entry(key, shared.clusters_key, compiled, claims_of(compiled), last)
+        last_blobs = before.last_blobs if before is not None else ()
+        entry = Entry(key, shared.clusters_key, compiled, claims_of(compiled), last, last_blobs)
     return entry, _serve(name, candidate, entry, shared)
 
 

@@ -72,21 +72,23 @@ EMPTY_SNAPSHOT = FleetSnapshot("", {}, {}, (), deletions_allowed=False)
 class Entry:
     """What is kept of one application. `key` names the inputs of its compilation but for the clusters, `clusters_key`
     those; `compiled` is the newest compilation and `claims` its objects, each with its clusters; `last` is what the
-    snapshot showed when it was last not blocked."""
+    snapshot showed when it was last not blocked, and `last_blobs` are the files that it was made of."""
 
     key: tuple[Any, ...]
     clusters_key: str
     compiled: Compiled
     claims: Mapping[ObjectKey, frozenset[str]]
     last: CompiledApplication | None
+    last_blobs: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class FleetCache:
     """What one compilation leaves for the next. Only a cache: without it everything is read and compiled again.
 
-    `held_blobs` are the files that cannot be read whole now, each with the blob at which it last could: reading those
-    again first is how a new process comes to know what is in force."""
+    `held_blobs` are the files of which an earlier version is in force, because they cannot be read whole now or because
+    their application is blocked, each with that version's blob: reading those again first is how a new process comes to
+    know what is in force."""
 
     files: Mapping[str, ParsedFile] = field(default_factory=dict)
     good: Mapping[str, tuple[Parsed, ...]] = field(default_factory=dict)

@@ -82,6 +82,10 @@ class DemoFleet:
         size = {cluster.region: sum(other.region == cluster.region for other in self.clusters) for cluster in found}
         return min(reversed(found), key=lambda cluster: size[cluster.region])
 
+    def first_of_ring(self, ring: str) -> DemoCluster:
+        """The first declared cluster of `ring`."""
+        return next(cluster for cluster in self.clusters if cluster.ring == ring)
+
     def with_change(self) -> dict[str, bytes]:
         """The application's next version: another image, and half as much parallelism again on every cluster."""
         text = _bumped(self._application(), suffix="")
@@ -98,8 +102,25 @@ class DemoFleet:
         """The fleet after a commit."""
         return DemoFleet({**self.files, **changes}, self.clusters)
 
+    def changed_lines(self, changes: dict[str, bytes]) -> list[str]:
+        """What `changes` changes, for people: "image: ...:4.2.0 -> 4.3.0"."""
+        pairs = [
+            pair
+            for path, content in sorted(changes.items())
+            for pair in zip(self.files[path].decode().splitlines(), content.decode().splitlines(), strict=True)
+        ]
+        return [_in_words(before, after) for before, after in pairs if before != after]
+
     def _application(self) -> str:
         return self.files[APPLICATION_FILE].decode()
+
+
+def _in_words(before: str, after: str) -> str:
+    """Two versions of one line: what is the same is said once, whole words differ."""
+    old, new = before.split(), after.split()
+    number = next(number for number, (one, other) in enumerate(zip(old, new, strict=True)) if one != other)
+    name = old[number - 1].lstrip("{") if number else ""
+    return f"{name} {old[number].strip(',{}').rpartition('/')[2]} -> {new[number].strip(',{}').rpartition(':')[2]}"
 
 
 def _bumped(text: str, suffix: str) -> str:

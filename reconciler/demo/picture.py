@@ -9,6 +9,7 @@ moves, a line for each of its targets. Everything is asked of the same places th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,25 +23,30 @@ from reconciler.core.model import (
     Target,
     TargetState,
 )
+from reconciler.demo.fleet import APPLICATION
 from reconciler.demo.outcome import Mark, Played, alerts_since, rollouts_since
 from reconciler.demo.stage import Stage
 from reconciler.shell.explain import gate_of
 from reconciler.shell.looks import SYNCED, Look, all_looks
 from reconciler.shell.ports import AuditRow
 
+#: What goes without saying in a column of waits.
+_PREFIX = re.compile(r"^(waiting for it to be healthy|wave \S+ opens after it): ")
 #: A wait of these says less than any other: it is somebody else's turn.
 _OTHERS_TURN = ("wave:", "slot")
 
 
 @dataclass(frozen=True, slots=True)
 class TargetLine:
-    """One target. `done` is the share of its bake that is behind it, 1 once it baked."""
+    """One target. `done` is the share of its bake that is behind it, 1 once it baked; `flink` is what the operator
+    says of its job."""
 
     cluster: str
     wave: str
     state: str
     done: float
     note: str
+    flink: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +99,12 @@ async def picture_of(stage: Stage, mark: Mark) -> Picture:
     played = await rollouts_since(stage, mark)
     notes = {target: _note(stage, look) for target, look in found.items() if look.state != SYNCED}
     astray = [
-        TargetLine(target.cluster, "", found[target].state, 0.0, f"{_short(target.application)}: {note[1]}")
-        for target, note in sorted(notes.items())
-        if found[target].moving is None
+        _astray(stage, look)
+        for target, look in sorted(found.items())
+        if look.moving is None and look.state not in (SYNCED, "Outdated", "Unreachable", "Waiting")
     ]
     away = [name for name, entry in sorted(daemon.board.clusters.items()) if entry.view().unreachable(now)]
-    lines = tuple(_application(rollout, rows, notes) for rollout, rows in _newest_first(played))
+    lines = tuple(_application(stage, rollout, rows, notes) for rollout, rows in _newest_first(played))
     return Picture(
         now.wall,
         len(stage.clusters),
@@ -117,13 +123,34 @@ def _newest_first(played: Played) -> Played:
 
 
 def _note(stage: Stage, look: Look) -> tuple[str, str]:
-    """What a target waits for: the gate's name and its sentence, as `explain` says it."""
+    """What a target waits for: the gate's name and its sentence, as `explain` says it, for a narrow column."""
     gate = gate_of(stage.daemon, look, stage.daemon.ports.clock.now())
-    return gate.by, gate.reason.message
+    if (
+        look.moving is not None
+        and look.moving.rollout.state is RolloutState.ROLLING_BACK
+        and not look.moving.row.changed
+    ):
+        return gate.by, "was not touched, and will not be: the rollout has stopped"
+    return gate.by, _PREFIX.sub("", gate.reason.message)
+
+
+def _astray(stage: Stage, look: Look) -> TargetLine:
+    """A target in no rollout that is not as it was left."""
+    verdict = look.current
+    note = verdict.reason.message if verdict is not None else "its objects are looked at"
+    application = _short(look.target.application)
+    flink = _flink(stage, look.target) if application == APPLICATION else ""
+    return TargetLine(look.target.cluster, application, look.state, 0.0, note, flink)
+
+
+def _flink(stage: Stage, target: Target) -> str:
+    """What the operator wrote last of the target's job."""
+    states = stage.jobs.get(target.cluster)
+    return f"{states[-1][2] or '-'}/{states[-1][3] or '-'}" if states else ""
 
 
 def _application(
-    rollout: Rollout, rows: Sequence[RolloutTarget], notes: Mapping[Target, tuple[str, str]]
+    stage: Stage, rollout: Rollout, rows: Sequence[RolloutTarget], notes: Mapping[Target, tuple[str, str]]
 ) -> ApplicationLine:
     plan = rollout.plan
     waves = []
@@ -141,6 +168,7 @@ def _application(
             str(row.state),
             _done(row, plan.waves[row.wave].bake_s),
             _note_of(row, rollout, notes),
+            _flink(stage, row.target),
         )
         for row in rows
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from reconciler.core.model import (
     ObjectKey,
@@ -27,7 +28,7 @@ from reconciler.demo import verify
 from reconciler.demo.fleet import APPLICATION
 from reconciler.demo.outcome import alerts_since, rollouts_since, touched_since
 from reconciler.demo.scene import Scene, StepFailedError, stopped
-from reconciler.demo.stage import SOURCE
+from reconciler.demo.stage import AUTHOR, SOURCE
 from reconciler.shell.ports import Tx
 from reconciler.sim.operator import FLINK_GROUP
 
@@ -44,12 +45,14 @@ AWAY_AFTERWARDS_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step. `lesson` is the sentence that a newcomer reads while it plays."""
+    """One step. `lesson` is what a newcomer reads while it plays; `pace` is how much policy time a second of a
+    terminal's view shows at most, so that what is over in a moment can be seen."""
 
     name: str
     title: str
     lesson: str
     wanted: str
+    pace: float
     play: Callable[[Scene], Awaitable[str]]
 
 
@@ -69,7 +72,7 @@ async def change(scene: Scene) -> str:
     away = scene.fleet.last_of_ring("rest").name
     scene.stage.clusters[away].set_unreachable(True)
     scene.say(f"the line to cluster {away} is cut")
-    await scene.commit(scene.fleet.with_change(), f"{APPLICATION}: next version, more parallelism")
+    await _push(scene, scene.fleet.with_change(), f"{APPLICATION}: next version, more parallelism")
     await scene.until(lambda: _all_but_the_unreachable_done(scene))
     await scene.wait(AWAY_AFTERWARDS_S)
     scene.stage.clusters[away].set_unreachable(False)
@@ -90,7 +93,7 @@ async def change(scene: Scene) -> str:
 async def bad_change(scene: Scene) -> str:
     """A version whose job falls over after it was RUNNING: stopped in its first wave, and taken back."""
     before = await _assigned(scene)
-    await scene.commit(scene.fleet.with_bad_image(), f"{APPLICATION}: faster parser")
+    await _push(scene, scene.fleet.with_bad_image(), f"{APPLICATION}: faster parser")
     await scene.until(scene.at_rest)
     played = await rollouts_since(scene.stage, scene.mark)
     if len(played) != 1:
@@ -105,20 +108,24 @@ async def bad_change(scene: Scene) -> str:
     if not any(alert.rollout == rollout.id for alert in await alerts_since(scene.stage, scene.mark)):
         raise StepFailedError("Failed", f"no alert is recorded for rollout {rollout.id}")
     image = _image_of(await _releases(scene, {row.to_digest for row in rows}))
-    if all(verify.crash_looped(scene.stage, target.cluster, image) for target in touched):
+    fell = [target for target in sorted(touched) if verify.crash_looped(scene.stage, target.cluster, image) is None]
+    if not fell:
         raise StepFailedError("Failed", "no job fell over under STABLE: the bad change was not bad")
     if await _assigned(scene) != before:
         raise StepFailedError("Failed", "not every target is assigned what it had before")
     await _everything_runs(scene)
+    scene.say(f"the job in {fell[0].cluster} fell over {_falls(scene, fell[0], image)} times; the operator said STABLE")
+    scene.say(f"{_clusters(touched)}: back at the release that baked, and running; this one is in quarantine")
     return ROLLED_BACK
 
 
 async def drift(scene: Scene) -> str:
     """Somebody edits one job and deletes another by hand, while another team keeps a label of its own on the first."""
     stage = scene.stage
-    edited, deleted = scene.fleet.last_of_ring("early").name, scene.fleet.last_of_ring("rest").name
+    edited, deleted = scene.fleet.first_of_ring("early").name, scene.fleet.first_of_ring("rest").name
     label, value = OTHERS_LABEL
     stage.clusters[edited].edit(*JOB, {"metadata": {"labels": {label: value}}}, manager=OTHERS_MANAGER)
+    scene.say(f"another team's {OTHERS_MANAGER} puts its label on the job in {edited}: no business of ours")
     stage.clusters[edited].edit(*JOB, {"spec": {"image": BY_HAND_IMAGE}})
     scene.say(f"somebody runs `kubectl edit` on the job in {edited}: image {BY_HAND_IMAGE.rpartition(':')[2]}")
     doomed = verify.live(stage, deleted, JOB)
@@ -137,6 +144,8 @@ async def drift(scene: Scene) -> str:
     if doomed is None or again is None or again["metadata"]["uid"] == doomed["metadata"]["uid"]:
         raise StepFailedError("Failed", f"the deleted job in {deleted} was not made anew")
     await _everything_runs(scene)
+    scene.say(f"{edited}: the image is as it was; the label {label} of {OTHERS_MANAGER} is still there")
+    scene.say(f"{deleted}: the job was made anew, and runs")
     return REPAIRED
 
 
@@ -149,6 +158,7 @@ STEPS: dict[str, Step] = {
             "Git declares applications and clusters. Each application is compiled for its clusters and brought up in "
             "waves: a few canaries first, watched for 30 minutes, then more.",
             SUCCEEDED,
+            600.0,
             initial_sync,
         ),
         Step(
@@ -157,6 +167,7 @@ STEPS: dict[str, Step] = {
             "The canaries go first. The next wave opens only when the one before ran the new version, healthy, for its "
             "whole bake time. A cluster that is away holds nobody up and catches up later.",
             SUCCEEDED,
+            400.0,
             change,
         ),
         Step(
@@ -165,6 +176,7 @@ STEPS: dict[str, Step] = {
             "The job starts, runs, and then falls over again and again; Flink's operator calls it STABLE all along. "
             "The first wave notices: the rollout stops, an alert goes out, and the canaries go back.",
             ROLLED_BACK,
+            25.0,
             bad_change,
         ),
         Step(
@@ -173,10 +185,18 @@ STEPS: dict[str, Step] = {
             "Live differs from what was rolled out. Git's tip is still the bad commit, so repair goes back to the "
             "release that baked; what belongs to others on the same object stays.",
             REPAIRED,
+            6.0,
             drift,
         ),
     )
 }
+
+
+async def _push(scene: Scene, files: dict[str, bytes], subject: str) -> None:
+    """Commit, and tell what the commit changes."""
+    changes = "; ".join(scene.fleet.changed_lines(files))
+    await scene.commit(files, subject)
+    scene.say(f"{AUTHOR} pushes {scene.head[:7]}: {changes}")
 
 
 # ---- questions ---------------------------------------------------------------------------------------------------
@@ -258,6 +278,16 @@ def _image_of(releases: list[Release]) -> str:
     }
     assert len(images) == 1, f"the releases have the images {sorted(images)}"
     return images.pop()
+
+
+def _falls(scene: Scene, target: Target, image: str) -> int:
+    """How often the job left RUNNING by itself at this image."""
+    jobs = [job for _, at_image, _, job in scene.stage.jobs[target.cluster] if at_image == image]
+    return sum(pair == ("RUNNING", "RESTARTING") for pair in pairwise(jobs))
+
+
+def _clusters(targets: set[Target]) -> str:
+    return ", ".join(target.cluster for target in sorted(targets))
 
 
 def _named(targets: set[Target]) -> str:

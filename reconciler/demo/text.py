@@ -15,15 +15,16 @@ from reconciler.demo.stage import SOURCE, Stage
 WAVES_LISTED_MAX = 6
 
 
-def opening(stage: Stage, steps: int) -> list[str]:
+def opening(stage: Stage) -> list[str]:
     """What this is, and by which clock it goes."""
     count = len(stage.clusters)
     interval = f"{stage.check_interval_s:.0f} s"
     return [
-        f"{count} simulated Kubernetes clusters on 127.0.0.1, a local Git repository, the real daemon; {steps} steps.",
-        "The policy clock is stepped: bakes, deadlines, backoff and the simulated Flink operator go by it. It jumps from",
-        f"timer to timer, at most {interval} at a time, and only when everything has come to rest; Git, HTTP and the store",
-        "take the time they take. So an hour of observation passes in seconds, and nothing of it is skipped.",
+        "Reconciler moves a fleet of Flink applications from one Git commit to the next, in waves that have to prove",
+        f"themselves. Here: {count} simulated Kubernetes clusters on 127.0.0.1, a local repository, the real daemon.",
+        "The policy clock is stepped: bakes, deadlines, backoff and the simulated Flink operator go by it. It jumps",
+        f"from timer to timer, at most {interval} at a time, and only when everything has come to rest; Git, HTTP and",
+        "the store take the time they take. So an hour of observation passes in seconds, and none of it is skipped.",
     ]
 
 

@@ -2,8 +2,7 @@
 
     view = TerminalView(Console()) if sys.stdout.isatty() else LineView(sys.stdout)
 
-All of them are told the same things; a view looks at the stage at its own pace and never holds the play up for longer
-than one look takes.
+All of them are told the same things, and look at the stage at their own pace.
 """
 
 from __future__ import annotations
@@ -32,8 +31,7 @@ from reconciler.demo.steps import Step
 
 LOOK_EVERY_S = 0.2
 LINE_EVERY_S = 3.0
-SAYINGS_SHOWN = 3
-ALERTS_SHOWN = 2
+TOLD_SHOWN = 5
 #: Lines for targets or applications in a view; what does not fit is counted.
 LINES_MAX = 14
 BAR_WIDTH = 12
@@ -122,7 +120,7 @@ class LineView(_Paced):
 
     def opens(self, stage: Stage, program: Program) -> None:
         self._stage, self._steps, self._stays = stage, len(program.steps), program.stay
-        self._lines(text.opening(stage, self._steps))
+        self._lines(text.opening(stage))
         self._lines(text.addresses(stage))
 
     def begins(self, step: Step, scene: Scene) -> None:
@@ -182,21 +180,24 @@ def _in_one_line(picture: Picture) -> str:
 
 
 class TerminalView(_Paced):
-    """A view that moves: a table of what moves and what it waits for, redrawn a few times a second."""
+    """A view that moves: a table of what moves and what it waits for, redrawn a few times a second. What would be over
+    in a moment is held up a little, so that it can be seen."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(LOOK_EVERY_S)
         self._console = console
         self._live: Live | None = None
         self._stage: Stage | None = None
-        self._said: list[str] = []
+        self._said: list[tuple[float, str]] = []
         self._program = Program()
         self._policy: dict[str, float] = {}
+        self._pace = 1.0
+        self._began_s = 0.0
 
     def opens(self, stage: Stage, program: Program) -> None:
         self._stage, self._steps, self._program = stage, len(program.steps), program
         self._console.print(Rule("[bold]Reconciler: the main job, on a simulated fleet"))
-        for line in text.opening(stage, self._steps):
+        for line in text.opening(stage):
             self._console.print(Text(line))
         for line in text.addresses(stage):
             self._console.print(Text(line, style="dim"))
@@ -204,6 +205,7 @@ class TerminalView(_Paced):
     def begins(self, step: Step, scene: Scene) -> None:
         super().begins(step, scene)
         self._said.clear()
+        self._pace, self._began_s = step.pace, asyncio.get_running_loop().time()
         self._console.print()
         self._console.print(Rule(f"[bold]{escape(self._heading(step))}", align="left"))
         self._console.print(Padding(Text(step.lesson, style="italic"), (0, 0, 0, 1)))
@@ -212,22 +214,26 @@ class TerminalView(_Paced):
 
     def says(self, line: str) -> None:
         wall = self._stage.clock.now().wall if self._stage is not None else 0.0
-        self._said.append(f"{text.clock(wall)}  {line}")
+        self._said.append((wall, line))
 
     async def ticks(self) -> None:
-        scene = self._due()
-        if scene is not None and self._live is not None:
-            picture = await picture_of(scene.stage, scene.mark)
-            self._live.update(self._drawn(picture, scene), refresh=True)
+        loop = asyncio.get_running_loop()
+        while True:
+            scene = self._due()
+            if scene is not None and self._live is not None:
+                picture = await picture_of(scene.stage, scene.mark)
+                self._live.update(self._drawn(picture, scene), refresh=True)
+            ahead_s = self._policy_s() / self._pace - (loop.time() - self._began_s)
+            if self._live is None or ahead_s <= 0:
+                return
+            await asyncio.sleep(min(ahead_s, LOOK_EVERY_S))
 
     async def ended(self, outcome: StepOutcome) -> None:
         self._policy[outcome.name] = self._policy_s()
         picture = await picture_of(self._scene.stage, self._scene.mark) if self._scene is not None else None
         self.stop()
-        for line in self._said:
-            self._console.print(Padding(Text(line), (0, 0, 0, 2)))
-        for alert in picture.alerts if picture is not None else ():
-            self._console.print(Padding(_alert(text.clock(alert.wall), alert.application, alert.message), (0, 0, 0, 2)))
+        for told in self._told(picture):
+            self._console.print(Padding(told, (0, 0, 0, 2)))
         for line in text.waves_of(outcome):
             self._console.print(Padding(Text(line), (0, 0, 0, 2)))
         result = text.result_of(outcome, self._policy_s())
@@ -273,11 +279,16 @@ class TerminalView(_Paced):
         elif moving:
             parts.append(_applications(moving))
         if picture.astray:
-            parts.append(_targets(picture.astray))
-        parts.extend(Text(f" {line}") for line in self._said[-SAYINGS_SHOWN:])
-        alerts = picture.alerts[-ALERTS_SHOWN:]
-        parts.extend(_alert(text.clock(alert.wall), alert.application, alert.message) for alert in alerts)
+            parts.append(_targets(picture.astray, first="application", bake=False))
+        parts.extend(Padding(told, (0, 0, 0, 1)) for told in self._told(picture)[-TOLD_SHOWN:])
         return Group(*parts)
+
+    def _told(self, picture: Picture | None) -> list[Text]:
+        """What was done to the fleet, and what people were told to act on, in the order in which it happened."""
+        told = [(wall, Text(f"{text.clock(wall)}  {line}")) for wall, line in self._said]
+        alerts = picture.alerts if picture is not None else ()
+        told += [(alert.wall, _alert(text.clock(alert.wall), alert.application, alert.message)) for alert in alerts]
+        return [line for _, line in sorted(told, key=lambda pair: pair[0])]
 
     def _status(self, picture: Picture, scene: Scene) -> Text:
         line = Text(" ")
@@ -298,22 +309,27 @@ def _bar(done: float, colour: str) -> ProgressBar:
     return ProgressBar(total=1.0, completed=done, width=BAR_WIDTH, complete_style=colour, finished_style="green")
 
 
-def _targets(targets: Iterable[TargetLine]) -> Table:
-    """A line per target: wave, cluster, state, how much of its bake is done, what it waits for."""
+def _targets(targets: Iterable[TargetLine], *, first: str = "wave", bake: bool = True) -> Table:
+    """A line per target: wave (or application), cluster, state, how much of its bake is done, what the operator says
+    of its job, what it waits for."""
     table = Table(box=None, pad_edge=False, padding=(0, 1), expand=True)
-    for name, ratio in (("wave", None), ("cluster", None), ("state", None), ("bake", None), ("waits for", 1)):
-        table.add_column(name, header_style="dim", ratio=ratio, no_wrap=True, overflow="ellipsis")
+    heads = [f" {first}", "cluster", "state", *(["bake"] if bake else []), "operator says", "waits for"]
+    for number, name in enumerate(heads, start=1):
+        last = number == len(heads)
+        table.add_column(name, header_style="dim", ratio=1 if last else None, no_wrap=True, overflow="ellipsis")
     listed = list(targets)
-    wave = ""
+    group = ""
     for target in listed[:LINES_MAX]:
         colour = _COLOURS.get(target.state, "white")
-        shown = target.wave if target.wave != wave else ""
-        wave = target.wave
-        bar = _bar(target.done, colour) if target.wave else Text("")
+        shown = target.wave if target.wave != group else ""
+        group = target.wave
+        bar = [_bar(target.done, colour)] if bake else []
+        fine = target.flink.endswith("/RUNNING") or not target.flink
+        flink = Text(target.flink, style="dim" if fine else "yellow")
         note = Text(clean_text(target.note, 200))
-        table.add_row(f" {shown}", target.cluster, Text(target.state, style=colour), bar, note)
+        table.add_row(f" {shown}", target.cluster, Text(target.state, style=colour), *bar, flink, note)
     if len(listed) > LINES_MAX:
-        table.add_row("", "", "", "", Text(f"and {len(listed) - LINES_MAX} more", style="dim"))
+        table.add_row(Text(f" and {len(listed) - LINES_MAX} more", style="dim"))
     return table
 
 

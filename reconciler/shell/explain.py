@@ -186,6 +186,8 @@ def _standing_gate(daemon: Daemon, look: Look) -> Gate:
     """A target that no rollout moves."""
     waits = daemon.board.waits.get(f"application:{look.target.application}", ())
     source = _source_gate(daemon, look.target.application)
+    if look.state == "Orphaned":
+        return source or Gate("", Reason("Orphaned", "Git no longer declares it; its objects are kept"))
     if look.unreachable:
         view = look.view
         why = view.reason.message if view is not None and view.reason is not None else "it does not answer"
@@ -198,8 +200,6 @@ def _standing_gate(daemon: Daemon, look: Look) -> Gate:
         return Gate(by, wait.reason, wait.recheck_at)
     if look.state == SYNCED:
         return source or Gate("", Reason("UpToDate", "the release that Git asks for is live and healthy"))
-    if look.state == "Orphaned":
-        return Gate("", Reason("Orphaned", "Git no longer declares it; its objects are kept"))
     if look.state in ("Waiting", "Outdated"):
         return Gate("source", Reason("NotDecidedYet", "the new release was found and is about to be rolled out"))
     verdict = look.current

@@ -33,7 +33,7 @@ from reconciler.shell.hub import Unit
 from reconciler.shell.judging import Judging
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.limiter import WriteLimits
-from reconciler.shell.live import GroupKind
+from reconciler.shell.live import GroupKind, NotSeen
 from reconciler.shell.logs import event
 from reconciler.shell.observe import Kind, Observer
 from reconciler.shell.perform import Later, perform
@@ -175,9 +175,7 @@ class Lane:
         if reload or due:
             loaded = await self.context.store.read(f"load:{self.name}", self._read)
             await self._take_in(loaded)
-            recheck = await self._perform(loaded)
-            if recheck is not None:
-                rechecks.append(recheck)
+            await self._perform(loaded)
         rechecks.extend(await self._judge())
         self._notice_silence()
         rechecks.extend(retry.at_s for retry in self._retries.values())
@@ -228,7 +226,7 @@ class Lane:
 
     # ---- performing --------------------------------------------------------------------------------------------
 
-    async def _perform(self, loaded: Loaded) -> float | None:
+    async def _perform(self, loaded: Loaded) -> None:
         """Carry out pending intents, target by target in the order they were committed. A target that must wait does
         not hold up the others; a cluster that does not answer holds up all of them."""
         inventory = {(item.target, item.key): item for item in loaded.inventory}
@@ -242,18 +240,24 @@ class Lane:
             retry = self._retries.get(target)
             if retry is not None and retry.at_s > now.monotonic:
                 continue
-            later = await self._perform_batch(target, intents, inventory)
+            # What was tried before may have happened: then nothing is known before it is read again.
+            later = await self._perform_batch(target, intents, inventory, trust_cache=retry is None)
             if later is None:
                 self._retries.pop(target, None)
-                continue
-            self._put_off(target, later)
-            if later.unreachable:
-                self._put_off_all(batches, later)
-                break
-        return None
+            else:
+                self._put_off(target, later)
+                if later.unreachable:
+                    self._put_off_all(batches, later)
+                    break
+            await self._judge()  # a long batch keeps nobody from knowing what the cluster says
 
     async def _perform_batch(
-        self, target: Target, intents: list[Intent], inventory: dict[tuple[Target, ObjectKey], InventoryItem]
+        self,
+        target: Target,
+        intents: list[Intent],
+        inventory: dict[tuple[Target, ObjectKey], InventoryItem],
+        *,
+        trust_cache: bool,
     ) -> Later | None:
         """One target's intents, in order. A permanent failure gives up the rest of the batch; results are committed
         together (T2), whatever ends the batch."""
@@ -261,7 +265,10 @@ class Lane:
         later: Later | None = None
         try:
             for intent in intents:
-                outcome = await self._perform_one(intent, inventory.get((target, intent.key)))
+                item = inventory.get((target, intent.key))
+                outcome = await self._perform_one(
+                    intent, item, trust_cache=trust_cache and intent.epoch == self._epoch()
+                )
                 if isinstance(outcome, Later):
                     later = outcome
                     break
@@ -274,12 +281,25 @@ class Lane:
                 await self._commit(target, results)
         return later
 
-    async def _perform_one(self, intent: Intent, item: InventoryItem | None) -> IntentResult | Later:
+    def _epoch(self) -> int:
+        return self.context.clock.now().boot
+
+    async def _perform_one(
+        self, intent: Intent, item: InventoryItem | None, *, trust_cache: bool
+    ) -> IntentResult | Later:
         source = self._source_of(intent)
         sent = await self.releases.sent(intent.digest, source)
         manifest = sent.objects.get(intent.key) if intent.verb is Verb.APPLY else None
+        cached = self.observer.live(intent.key) if trust_cache and manifest is not None else None
         outcome = await perform(
-            intent, manifest, item, sent.owner, self.kube, self.observer, lambda: self._permit(intent)
+            intent,
+            manifest,
+            item,
+            sent.owner,
+            self.kube,
+            self.observer,
+            lambda: self._permit(intent),
+            known=None if isinstance(cached, NotSeen) else cached,
         )
         result = "later" if isinstance(outcome, Later) else str(outcome.state)
         self.context.metrics.add("intents", verb=str(intent.verb), outcome=result)

@@ -79,6 +79,8 @@ class Look:
         """One word: its state in the rollout that moves it, else where it stands by itself."""
         if self.moving is not None:
             return str(self.moving.row.state)
+        if self.assigned and not self.goal:
+            return "Orphaned"
         if self.unreachable:
             return "Unreachable"
         if not self.assigned:
@@ -89,8 +91,6 @@ class Look:
             return "Drifted"
         if self.health not in WELL:
             return str(self.health)
-        if not self.goal:
-            return "Orphaned"
         return SYNCED if self.goal == self.assigned else "Outdated"
 
 

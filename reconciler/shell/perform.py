@@ -111,17 +111,19 @@ async def perform(
     cluster: Cluster,
     seen: Seen,
     permit: Permit,
+    known: Manifest | None = None,
 ) -> IntentResult | Later:
-    """Carry out `intent`. `manifest` is the stamped object for an apply, None for a delete."""
+    """Carry out `intent`. `manifest` is the stamped object for an apply, None for a delete. `known` is the live object
+    as last observed, where that can be trusted: it saves a read, for a write is guarded by its uid."""
     try:
         if intent.verb is Verb.DELETE:
             return await _delete(intent, item, owner, cluster, seen, permit)
         assert manifest is not None
         for _ in range(CONFLICTS_MAX):
             try:
-                return await _apply(intent, manifest, item, owner, cluster, seen, permit)
+                return await _apply(intent, manifest, item, owner, cluster, seen, permit, known)
             except ObjectConflictError:
-                continue  # It was replaced or changed under us: read and judge again.
+                known = None  # It was replaced or changed under us: read and judge again.
         return Later(Reason("ObjectConflict", f"{intent.key} keeps changing under our writes"))
     except KubeError as error:
         seen.failed(error)
@@ -143,8 +145,9 @@ async def _apply(
     cluster: Cluster,
     seen: Seen,
     permit: Permit,
+    known: Manifest | None,
 ) -> IntentResult | Later:
-    live = await cluster.get(intent.api_version, intent.key)
+    live = known if known is not None else await cluster.get(intent.api_version, intent.key)
     if live is None:
         seen.gone(intent.key)
         refused = await permit()

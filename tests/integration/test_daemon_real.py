@@ -1,4 +1,4 @@
-"""The daemon against a real kube-apiserver, beside simulated clusters: what it writes there is taken, and seen again."""
+"""The daemon against a real kube-apiserver beside simulated clusters: what it writes is taken, and seen again."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import pytest
 
 from reconciler.core.model import RolloutState, TargetState
 from reconciler.core.yaml_kube import BYTES_MAX
+from reconciler.shell.explain import explain
 from reconciler.sim.scenarios import FLEET_FILE, application_file, cluster_file, policy_file
 from reconciler.sim.world import SOURCE
 from tests.sim.stories import Stage, fleet_files, installed, path_of, tell
@@ -315,5 +316,28 @@ def test_a_broken_commit_in_the_middle_of_a_takeover_keeps_the_takeover() -> Non
         assert stage.tags("app0") == {"1.2"}
         assert [str(rollout.state) for rollout in stage.rollouts("app0")] == ["Succeeded", "Superseded", "Succeeded"]
         assert all(row.state is TargetState.SUCCEEDED for row in stage.rows(stage.last("app0")).values())
+
+    tell(story, **{POLICY: policy_file().replace("20s", "60s")})
+
+
+@pytest.mark.parametrize("name", ["broken-yaml", "unknown-field", "unknown-trait", "no-targets", "broken-policy"])
+def test_an_application_that_is_held_back_is_still_known_after_a_restart(name: str) -> None:
+    case = CASES[name]
+
+    async def story(stage: Stage) -> None:
+        await installed(stage)
+        stage.commit(case.files, name, **case.how)
+        await stage.looked()
+        before = await explain(stage.daemon, "app0")
+        await stage.restart()
+        assert await explain(stage.daemon, "app0") == before
+        assert before["reason"] == case.code
+        assert {each["cluster"]: each["state"] for each in before["targets"]} == dict.fromkeys(
+            stage.world.clusters, "Synced"
+        )
+        stage.commit({"README.md": "another commit"})
+        await stage.looked()
+        await stage.restart()
+        assert (await explain(stage.daemon, "app0"))["targets"][0]["state"] == "Synced"
 
     tell(story)

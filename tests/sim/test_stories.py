@@ -4,6 +4,7 @@ clusters' write logs and from the store."""
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -192,7 +193,7 @@ def test_an_unreachable_canary_holds_the_rollout_with_its_reason_and_no_storm_of
         await stage.world.sleep(120)
         stage.push("app0", "1.1")
         await stage.looked()
-        assert stage.waits("app0") == {"wave:canary": "TooManyUnreachable"}
+        assert stage.waits("app0") == {"sim/app0@c0": "ClusterUnreachable", "wave:canary": "TooManyUnreachable"}
         lines = len(stage.audit("ClusterUnreachable"))
         await stage.world.sleep(4 * 3600)
         assert stage.last("app0").state is RolloutState.ACTIVE
@@ -416,7 +417,7 @@ def test_repairs_of_one_target_come_ever_more_slowly() -> None:
                 stage.edit("app0", "c1", {"spec": {"image": f"by/{second}:wrong"}})
             await stage.world.sleep(1)
         at = [row.wall for row in stage.audit("Healing")]
-        gaps = [later - earlier for earlier, later in zip(at, at[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in itertools.pairwise(at)]
         assert len(at) == 5
         assert all(gap >= wanted for gap, wanted in zip(gaps, (2, 6, 18, 54), strict=True)), gaps
         assert stage.waits("app0") == {"sim/app0@c1": "HealBackoff"}
@@ -544,16 +545,6 @@ def test_restarts_of_one_hour_and_cluster_are_limited() -> None:
 
 # ---- jobs that do not run ----------------------------------------------------------------------------------------
 
-BOUNDED = """\
-apiVersion: flink.apache.org/v1beta1
-kind: FlinkDeployment
-metadata: {name: app0, namespace: app0, annotations: {reconciler.dev/bounded: "true"}}
-spec:
-  image: "registry.example.com/app0:TAG"
-  flinkVersion: v1_20
-  flinkConfiguration: {execution.runtime-mode: BATCH}
-  job: {jarURI: "local:///opt/flink/usrlib/job.jar", parallelism: 2}
-"""
 LONG = policy_file().replace("20s", "30m").replace("10s", "10m")
 
 
@@ -577,17 +568,19 @@ def test_a_job_that_is_to_be_suspended_succeeds_without_a_bake() -> None:
 
 def test_a_bounded_job_that_has_finished_succeeds_without_a_bake() -> None:
     async def story(stage: Stage) -> None:
-        await stage.settle(1200)
+        await stage.settle(1200)  # a bake is 30 minutes
         assert stage.last("app0").state is RolloutState.SUCCEEDED
-        for row in stage.rows(stage.last("app0")).values():
-            assert (row.state, row.bake_s) == (TargetState.SUCCEEDED, 0.0)
-        live = stage.job("app0", "c2")
-        assert live is not None
-        assert live["status"]["jobStatus"]["state"] == "FINISHED"
+        for cluster, row in stage.rows(stage.last("app0")).items():
+            assert row.state is TargetState.SUCCEEDED
+            assert row.reason is not None
+            assert row.reason.code == "JobFinished"
+            live = stage.job("app0", cluster)
+            assert live is not None
+            assert live["status"]["jobStatus"]["state"] == "FINISHED"
 
-    documents = {path_of("app0"): None, "apps/app0/job.yaml": BOUNDED.replace("TAG", "1.0")}
-    space = "apiVersion: v1\nkind: Namespace\nmetadata: {name: app0}\n"
-    tell(story, **{**documents, "apps/app0/namespace.yaml": space, "policies/quick.yaml": LONG})
+    batch = "flinkConfiguration: {execution.runtime-mode: BATCH}\n      job: {"
+    application = application_file("app0", "1.0").replace("job: {", batch)
+    tell(story, **{path_of("app0"): application, "policies/quick.yaml": LONG})
 
 
 # ---- time --------------------------------------------------------------------------------------------------------

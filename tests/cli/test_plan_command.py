@@ -1,0 +1,156 @@
+"""`plan`: two commits compared target by target, for people, programs and pull requests."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.cli.main import main
+from tests.integration.git_repository import GitRepository
+from tests.integration.live_fleet import APPLICATION, FLEET, POLICY, cluster_document
+
+CLUSTERS = ("a1", "b1", "c1", "c2")
+
+
+class Fleet:
+    """A repository with commits of one fleet."""
+
+    def __init__(self, directory: Path) -> None:
+        self.repository = GitRepository(directory / "fleet.git")
+
+    def commit(self, application: str = APPLICATION, prefix: str = "", **more: str) -> str:
+        """Commit the fleet with this application; `more` adds files, an empty text removes one."""
+        files = {
+            "fleet.yaml": FLEET,
+            "policies/rollout.yaml": POLICY.replace("ON_FAILURE", "rollback"),
+            "apps/orders/app.yaml": application.replace("IMAGE", "orders:1"),
+            **{f"clusters/{name}.yaml": cluster_document(name) for name in CLUSTERS},
+            **more,
+        }
+        return self.repository.commit({prefix + path: text.encode() for path, text in files.items() if text})
+
+    def plan(self, before: str, after: str, *arguments: str, path: Path | None = None) -> tuple[int, str]:
+        """(exit status, standard output)."""
+        out = io.StringIO()
+        where = str(path or self.repository.path)
+        with contextlib.redirect_stdout(out):
+            status = main(["plan", where, "--from", before, "--to", after, *arguments])
+        return status, out.getvalue()
+
+    def json(self, before: str, after: str) -> Any:
+        """The plan as a document."""
+        status, out = self.plan(before, after, "-o", "json")
+        assert status == 0, out
+        return json.loads(out)
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    return Fleet(tmp_path)
+
+
+def test_an_upgrade_in_waves(fleet: Fleet) -> None:
+    before = fleet.commit()
+    after = fleet.commit(APPLICATION.replace("IMAGE", "orders:2"))
+    found = fleet.json(before, after)
+    assert (found["from"], found["to"], found["applications"]) == (before, after, ["test/orders"])
+    assert [(wave["name"], wave["clusters"]) for wave in found["waves"]] == [
+        ("canary", ["a1"]),
+        ("rest", ["b1", "c1", "c2"]),
+    ]
+    assert found["expected_s"] == 1.0  # two waves of half a second, all of the second one at a time
+    (group,) = found["groups"]
+    assert [target[1] for target in group["targets"]] == list(CLUSTERS)
+    (part,) = group["diff"]
+    assert (part["action"], part["class"], part["effect"], part["state"]) == ("update", "upgrade", "restart", "kept")
+    assert part["changes"] == [
+        {"path": "/spec/image", "display": "spec.image", "op": "replace", "old": "orders:1", "new": "orders:2"}
+    ]
+    assert found["problems"] == []
+    # The same question has the same answer, and other commits with the same content are the same plan.
+    assert fleet.json(before, after) == found
+    assert fleet.json(before, fleet.commit(APPLICATION.replace("IMAGE", "orders:2")))["hash"] == found["hash"]
+    assert fleet.json(before, fleet.commit(APPLICATION.replace("IMAGE", "orders:3")))["hash"] != found["hash"]
+
+
+def test_nothing_changes(fleet: Fleet) -> None:
+    before, after = fleet.commit(), fleet.commit(**{"README.md": "hello"})
+    found = fleet.json(before, after)
+    assert (found["applications"], found["waves"], found["groups"], found["expected_s"]) == ([], [], [], 0.0)
+    assert fleet.plan(before, after)[1].splitlines()[1] == "No target changes."
+
+
+def test_what_differs_between_clusters_is_grouped(fleet: Fleet) -> None:
+    override = (
+        "  - type: override\n    properties:\n      clusters: [c2]\n"
+        "      components: [{name: orders, properties: {job: {parallelism: 9}}}]\n"
+    )
+    before = fleet.commit()
+    after = fleet.commit(APPLICATION.replace("IMAGE", "orders:2") + override)
+    found = fleet.json(before, after)
+    assert [len(group["targets"]) for group in found["groups"]] == [3, 1]
+    assert "3 targets the same, 1 differs" in fleet.plan(before, after)[1]
+
+
+def test_lost_state_is_a_warning_that_nobody_misses(fleet: Fleet) -> None:
+    stateless = APPLICATION.replace("mode: last-state", "mode: stateless")
+    before, after = fleet.commit(stateless), fleet.commit(stateless.replace("IMAGE", "orders:2"))
+    found = fleet.json(before, after)
+    assert found["changes"][0]["state"] == "lost"
+    assert "stateless-upgrade" in [problem["code"] for problem in found["problems"]]
+    for form in ("text", "markdown"):
+        assert "STATE IS LOST" in fleet.plan(before, after, "-o", form)[1]
+
+
+def test_a_broken_document_is_an_error_of_the_plan(fleet: Fleet) -> None:
+    before = fleet.commit()
+    after = fleet.commit(**{"apps/broken/app.yaml": "kind: [\n"})
+    status, out = fleet.plan(before, after, "-o", "json")
+    assert status == 1
+    assert json.loads(out)["problems"][0]["file"] == "apps/broken/app.yaml"
+
+
+def test_what_is_removed_is_said_to_stay(fleet: Fleet) -> None:
+    more = APPLICATION.replace("name: orders", "name: more").replace("namespace: orders", "namespace: more")
+    before = fleet.commit(**{"apps/more/app.yaml": more})
+    after = fleet.commit(**{"clusters/c2.yaml": ""})
+    codes = [(problem["code"], problem["message"].split(":")[0]) for problem in fleet.json(before, after)["problems"]]
+    assert ("orphaned", "test/more leaves 4 clusters") in codes
+    assert ("orphaned", "test/orders leaves c2") in codes
+
+
+def test_markdown_is_bounded_and_nothing_in_it_becomes_markup(fleet: Fleet) -> None:
+    before = fleet.commit()
+    hostile = APPLICATION.replace("IMAGE", "orders:2").replace(
+        "s3://bucket/orders", "s3://```</details><script>alert(1)</script>" + "x" * 100_000
+    )
+    status, out = fleet.plan(before, fleet.commit(hostile), "-o", "markdown")
+    assert status == 0
+    assert len(out) < 65_536
+    assert out.count("```") == 2
+    assert out.count("</details>") - out.count("```</details>") >= 1
+    assert "\n</details><script>" not in out
+
+
+def test_a_fleet_may_be_a_directory_of_a_repository(fleet: Fleet, tmp_path: Path) -> None:
+    before = fleet.commit(prefix="deploy/fleet/")
+    after = fleet.commit(APPLICATION.replace("IMAGE", "orders:2"), prefix="deploy/fleet/")
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(fleet.repository.path), str(clone)], check=True)
+    status, out = fleet.plan(before, after, "-o", "json", path=clone / "deploy" / "fleet")
+    assert status == 0
+    assert json.loads(out)["applications"] == ["test/orders"]
+
+
+@pytest.mark.parametrize("revision", ["nope", "--upload-pack=x", "a..b", ""])
+def test_a_revision_that_is_none_is_wrong_use(fleet: Fleet, revision: str) -> None:
+    head = fleet.commit()
+    status, out = fleet.plan(f"{head}", revision, "-o", "json")
+    assert status == 2
+    assert json.loads(out)["error"]["code"] in ("ref-not-found", "refused-ref", "usage")
