@@ -37,7 +37,9 @@ LAYERS: dict[str, frozenset[str]] = {
     # bootstrap wires everything, and is the one that starts the web server.
     "bootstrap": frozenset({"core", "shell", "web", "resources", "settings"}),
     # The demo is an entry point like the commands: the daemon on simulated clusters.
-    "demo": frozenset({"core", "shell", "web", "sim", "demo", "bootstrap", "resources", "settings", "socket_path"}),
+    "demo": frozenset(
+        {"core", "shell", "web", "sim", "demo", "bootstrap", "resources", "settings", "settings_values", "socket_path"}
+    ),
     "cli": frozenset(
         {
             "core",

@@ -41,10 +41,9 @@ def run(arguments: argparse.Namespace, _out: Output) -> int:
 
 def demo(arguments: argparse.Namespace, _out: Output) -> int:
     """`demo`: played by its own module."""
-    from reconciler.cli import demo as played  # noqa: PLC0415 - it loads the simulator
+    from reconciler.cli.demo import main as play  # noqa: PLC0415 - it loads the simulator
 
-    status: int = played.main(arguments)
-    return status
+    return play(arguments)
 
 
 # ---- questions -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ no directory.
 
     reconciler demo                                 the view on a terminal, lines elsewhere
     reconciler demo --headless -o json              the summary, and nothing else on standard output
-    reconciler demo --scenario change --stay        two steps, then the fleet goes on running for the other commands
+    reconciler demo --scenario change --stay        up to this step; then the fleet goes on running for other commands
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from reconciler.demo.view import LineView, NoView, TerminalView
 from reconciler.shell.logs import configure
 
 EXIT_BY_SIGNAL = 128
+#: Ctrl-C, a polite kill, and the terminal going away.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: After this the process is ended whatever still runs: nobody waits long after Ctrl-C.
 LAST_RESORT_S = 8
 
@@ -110,7 +112,7 @@ async def _until_signalled(program: Program, view: View) -> Summary:
             task.cancel()
         received.append(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         loop.add_signal_handler(number, stop, number)
     try:
         return await perform(program, view)
@@ -121,5 +123,5 @@ async def _until_signalled(program: Program, view: View) -> Summary:
     finally:
         if received:
             signal.alarm(0)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             loop.remove_signal_handler(number)

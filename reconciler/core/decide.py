@@ -205,6 +205,9 @@ def _closed_gate(row: RolloutTarget, work: _Work, seen: Observation, now: Now) -
         return Reason("ClusterQuiet", f"cluster {name} was not heard from within the check interval")
     if row.target in seen.held:
         return Reason("HeldByRollout", f"rollout {seen.held[row.target]} still has the target in flight")
+    stopped = seen.quarantined.get((row.target.application, row.to_digest))
+    if stopped is not None:
+        return Reason("Quarantined", f"rollout {stopped} was stopped for the same release, {row.to_digest[:12]}")
     return None
 
 

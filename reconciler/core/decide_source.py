@@ -44,7 +44,8 @@ class ApplicationFacts:
     `goals`: what Git asks for, digest by cluster; None where the application cannot be decided now (`blocked` says
     why). `rows`: for each target its rows in active rollouts, oldest first. `prunable`: objects in the inventory that
     the assigned release no longer has, by target, in deletion order. `deletions_allowed` is False while anything of the
-    source could not be read whole. No new release goes to `blocked_clusters`: their documents are broken."""
+    source could not be read whole. No new release goes to `blocked_clusters`: their documents are broken. `stopped` are
+    the active rollouts that are paused, halted or on their way back: nothing is deleted on their targets."""
 
     application: str
     revision: str
@@ -56,6 +57,7 @@ class ApplicationFacts:
     prunable: Mapping[Target, tuple[InventoryItem, ...]] = field(default_factory=dict)
     prune_failed: Mapping[Target, Reason] = field(default_factory=dict)
     blocked_clusters: Mapping[str, Reason] = field(default_factory=dict)
+    stopped: frozenset[str] = frozenset()
     deletions_allowed: bool = False
     deletes_max: int = 0
 
@@ -214,6 +216,8 @@ def _prune(facts: ApplicationFacts, target: Target) -> Step | Wait | None:
         return Wait(
             str(target), Reason("DeletionsHeld", "not everything of this source could be read: nothing is deleted")
         )
+    if any(rollout_id in facts.stopped for rollout_id, _ in facts.rows.get(target, ())):
+        return Wait(str(target), Reason("RolloutStopped", "its rollout does not go on: nothing is deleted meanwhile"))
     assignment = facts.seen.assignments[target]
     verdict = facts.seen.verdict(target, assignment.digest)
     if verdict is None or verdict.sync is not Sync.IN_SYNC or verdict.health.rank > Health.SUSPENDED.rank:

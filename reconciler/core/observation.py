@@ -30,6 +30,8 @@ class Observation:
     intents: Mapping[Target, IntentSummary] = field(default_factory=dict)
     held: Mapping[Target, str] = field(default_factory=dict)
     """Targets that an older active rollout still has in flight, with its id."""
+    quarantined: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Releases, as (application, digest), that another rollout was stopped for, with its id."""
 
     def unreachable(self, target: Target, now: Now) -> bool:
         """True if the target's cluster has not been heard from within its limit, or is not known at all."""

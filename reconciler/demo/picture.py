@@ -31,7 +31,7 @@ from reconciler.shell.looks import SYNCED, Look, all_looks
 from reconciler.shell.ports import AuditRow
 
 #: What goes without saying in a column of waits.
-_PREFIX = re.compile(r"^(waiting for it to be healthy|wave \S+ opens after it): ")
+_PREFIX = re.compile(r"^((waiting for it to be healthy|wave \S+ opens after it|[A-Z]\w+ [a-z0-9.-]+): )+")
 #: A wait of these says less than any other: it is somebody else's turn.
 _OTHERS_TURN = ("wave:", "slot")
 

@@ -33,8 +33,8 @@ def addresses(stage: Stage) -> list[str]:
     listening = " and ".join(stage.server.addresses)
     return [
         f"API: {listening}",
-        f"In another terminal: export RECONCILER_SERVER={stage.server.addresses[0]}",
-        "and then `reconciler status`, `reconciler explain orders`, `reconciler rollouts`.",
+        "For `reconciler status`, `reconciler explain orders`, `reconciler rollouts` in another terminal:",
+        f"  export RECONCILER_SERVER={stage.server.addresses[0]}",
     ]
 
 

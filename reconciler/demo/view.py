@@ -28,9 +28,11 @@ from reconciler.demo.play import Program
 from reconciler.demo.scene import Scene
 from reconciler.demo.stage import Stage
 from reconciler.demo.steps import Step
+from reconciler.shell.ports import AuditRow
 
 LOOK_EVERY_S = 0.2
 LINE_EVERY_S = 3.0
+LINE_LENGTH_MAX = 500
 TOLD_SHOWN = 5
 #: Lines for targets or applications in a view; what does not fit is counted.
 LINES_MAX = 14
@@ -115,6 +117,7 @@ class LineView(_Paced):
         super().__init__(LINE_EVERY_S)
         self._stream = stream
         self._told: set[int] = set()
+        self._said: list[tuple[float, str]] = []
         self._stage: Stage | None = None
         self._stays = False
 
@@ -129,18 +132,20 @@ class LineView(_Paced):
         self._lines(["", f"== {self._heading(step)}", f"   {step.lesson}"])
 
     def says(self, line: str) -> None:
-        self._at(line)
+        wall = self._stage.clock.now().wall if self._stage is not None else 0.0
+        self._said.append((wall, line))
 
     async def ticks(self) -> None:
+        self._tell(())
         scene = self._due()
         if scene is not None:
             picture = await picture_of(scene.stage, scene.mark)
-            self._alerts(picture)
-            self._at(_in_one_line(picture))
+            self._said.append((picture.wall, _in_one_line(picture)))
+            self._tell(picture.alerts)
 
     async def ended(self, outcome: StepOutcome) -> None:
         if self._scene is not None:
-            self._alerts(await picture_of(self._scene.stage, self._scene.mark))
+            self._tell((await picture_of(self._scene.stage, self._scene.mark)).alerts)
         self._lines([f"   {line}" for line in text.waves_of(outcome)])
         self._lines([f"   {text.result_of(outcome, self._policy_s())}"])
 
@@ -149,21 +154,20 @@ class LineView(_Paced):
         if self._stays and self._stage is not None:
             self._lines(["The fleet goes on running until Ctrl-C.", *text.addresses(self._stage)])
 
-    def _alerts(self, picture: Picture) -> None:
-        for alert in picture.alerts:
+    def _tell(self, alerts: Iterable[AuditRow]) -> None:
+        """What was said since, and the alerts that were not told yet, in the order in which they happened."""
+        told = self._said
+        for alert in alerts:
             if alert.id not in self._told:
                 self._told.add(alert.id)
-                self._lines(
-                    [f"   {text.clock(alert.wall)}  {alert.level.upper()} {alert.application}: {alert.message}"]
-                )
-
-    def _at(self, line: str) -> None:
-        wall = self._stage.clock.now().wall if self._stage is not None else 0.0
-        self._lines([f"   {text.clock(wall)}  {line}"])
+                told.append((alert.wall, f"{alert.level.upper()} {alert.application}: {alert.message}"))
+        self._said = []
+        self._lines(f"   {text.clock(wall)}  {line}" for wall, line in sorted(told, key=lambda pair: pair[0]))
 
     def _lines(self, lines: Iterable[str]) -> None:
         for line in lines:
-            self._stream.write(clean_text(line, 500).rstrip() + "\n")
+            printable = "".join(character for character in line if character.isprintable())
+            self._stream.write(printable[:LINE_LENGTH_MAX].rstrip() + "\n")
         self._stream.flush()
 
 
@@ -199,8 +203,7 @@ class TerminalView(_Paced):
         self._console.print(Rule("[bold]Reconciler: the main job, on a simulated fleet"))
         for line in text.opening(stage):
             self._console.print(Text(line))
-        for line in text.addresses(stage):
-            self._console.print(Text(line, style="dim"))
+        self._addresses(stage)
 
     def begins(self, step: Step, scene: Scene) -> None:
         super().begins(step, scene)
@@ -256,8 +259,7 @@ class TerminalView(_Paced):
         self._console.print(Text(f"{fleet} {text.closing(summary)}"))
         if self._program.stay and self._stage is not None:
             self._console.print(Text("The fleet goes on running until Ctrl-C.", style="bold"))
-            for line in text.addresses(self._stage):
-                self._console.print(Text(line))
+            self._addresses(self._stage)
         else:
             self._console.print(
                 Text("`reconciler demo --stay` keeps the fleet running, so that you can try the commands.", style="dim")
@@ -282,6 +284,11 @@ class TerminalView(_Paced):
             parts.append(_targets(picture.astray, first="application", bake=False))
         parts.extend(Padding(told, (0, 0, 0, 1)) for told in self._told(picture)[-TOLD_SHOWN:])
         return Group(*parts)
+
+    def _addresses(self, stage: Stage) -> None:
+        """Where the API is: lines to copy are not broken."""
+        for line in text.addresses(stage):
+            self._console.print(Text(line, style="dim"), soft_wrap=True)
 
     def _told(self, picture: Picture | None) -> list[Text]:
         """What was done to the fleet, and what people were told to act on, in the order in which it happened."""

@@ -164,7 +164,8 @@ class Daemon:
         self._scope.start(owner_of(rollout_id), self._run_rollout(rollout_id))
 
     async def _run_rollout(self, rollout_id: str) -> None:
-        rollout = await self.context.store.read("rollout", lambda tx: tx.rollout(rollout_id))
+        with self.hub.hold(f"{owner_of(rollout_id)} begins"):
+            rollout = await self.context.store.read("rollout", lambda tx: tx.rollout(rollout_id))
         assert rollout is not None, f"rollout {rollout_id} is not stored"
         await RolloutUnit(self.context, rollout).run()
 

@@ -215,8 +215,12 @@ def _source_gate(daemon: Daemon, application: str) -> Gate | None:
     source, _ = goals_of(daemon, application)
     unit = daemon.sources.get(source)
     if unit is None or unit.snapshot is None:
-        failure = unit.failure if unit is not None else None
-        return Gate("source", failure or Reason("SourceNotRead", "its repository has not been read yet"))
+        # Nobody declares it: either nobody does any more, or who does was not read yet.
+        unread = [other for _, other in sorted(daemon.sources.items()) if other.snapshot is None]
+        if not unread:
+            return None
+        reason = unread[0].failure or Reason("SourceNotRead", "its repository has not been read yet")
+        return Gate("source", reason)
     compiled = unit.snapshot.applications.get(application)
     if compiled is not None and compiled.blocked is not None:
         return Gate("problem", compiled.blocked)

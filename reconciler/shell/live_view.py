@@ -195,5 +195,7 @@ def masked(manifest: Manifest) -> Manifest:
     """A manifest that may be shown."""
     if not is_secret(manifest):
         return manifest
-    hidden: Manifest = {name: dict.fromkeys(manifest[name], MASK) for name in ("data", "stringData") if name in manifest}
+    hidden: Manifest = {
+        name: dict.fromkeys(manifest[name], MASK) for name in ("data", "stringData") if name in manifest
+    }
     return {**manifest, **hidden}

@@ -49,7 +49,7 @@ async def status(daemon: Daemon) -> Json:
         return active, [tx.rollout_targets(rollout.id) for rollout in active], backlog, sources
 
     active, rows, backlog, sources = await daemon.context.store.read("status", read)
-    clusters = [cluster_json(daemon, name, now) for name in sorted(daemon.board.clusters)]
+    clusters = _clusters(daemon, now)
     return {
         "version": __version__,
         "epoch": now.boot,
@@ -149,16 +149,23 @@ def _app_json(daemon: Daemon, name: str, found: Sequence[Look]) -> Json:
 
 
 def clusters(daemon: Daemon) -> Json:
-    """One line per declared cluster."""
-    now = daemon.ports.clock.now()
-    return {"clusters": [cluster_json(daemon, name, now) for name in sorted(daemon.board.clusters)]}
+    """One line per declared cluster: is it reached, when was it last heard of, how many targets are well there."""
+    return {"clusters": _clusters(daemon, daemon.ports.clock.now())}
 
 
-def cluster_json(daemon: Daemon, name: str, now: Now) -> Json:
-    """One cluster: is it reached, when was it last heard of, how many targets are well there."""
+def _clusters(daemon: Daemon, now: Now) -> list[Json]:
+    # One walk over all verdicts, not one for each cluster.
+    total: Counter[str] = Counter()
+    well: Counter[str] = Counter()
+    for target, verdict in daemon.board.verdicts.items():
+        total[target.cluster] += 1
+        well[target.cluster] += verdict.health in WELL
+    return [_cluster_json(daemon, name, now, total[name], well[name]) for name in sorted(daemon.board.clusters)]
+
+
+def _cluster_json(daemon: Daemon, name: str, now: Now, targets_: int, healthy: int) -> Json:
     entry = daemon.board.clusters[name]
     view = entry.view()
-    verdicts = [verdict for target, verdict in daemon.board.verdicts.items() if target.cluster == name]
     labels = daemon.lanes[name].document.labels if name in daemon.lanes else {}
     unreachable = view.unreachable(now)
     if view.reason is not None and view.reason.code == "NoCredentials":
@@ -175,8 +182,8 @@ def cluster_json(daemon: Daemon, name: str, now: Now) -> Json:
         "labels": dict(sorted(labels.items())),
         "heard_at": rfc3339(heard_wall),
         "reason": reason_json(view.reason),
-        "targets": len(verdicts),
-        "healthy": 0 if unreachable else sum(verdict.health in WELL for verdict in verdicts),
+        "targets": targets_,
+        "healthy": 0 if unreachable else healthy,
     }
 
 

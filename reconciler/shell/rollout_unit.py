@@ -121,6 +121,7 @@ class RolloutUnit:
             {row.target: found for row in rows if (found := tx.assignment(row.target)) is not None},
             intent_summaries(tx, owner_of(self.id), rows),
             held_by_others(tx, self.id, rows),
+            stopped_elsewhere(tx, self.id, self._applications),
         )
         decision = decide(rollout, rows, seen, now)
         commit = f"{rollout.source}/{rollout.revision}"
@@ -188,6 +189,16 @@ def intent_summaries(tx: Tx, owner: str, rows: Iterable[RolloutTarget]) -> dict[
         elif intent.state is IntentState.FAILED and intent.purpose != "heal" and intent.attempt == row.attempt:
             found[intent.target] = IntentSummary(summary.pending, summary.failed or intent.reason)
     return found
+
+
+def stopped_elsewhere(tx: Tx, rollout_id: str, applications: Iterable[str]) -> dict[tuple[str, str], str]:
+    """Releases that another rollout was stopped for: one opened before that may not start them either."""
+    return {
+        (row.application, row.digest): row.rollout
+        for application in applications
+        for row in tx.quarantined(application)
+        if row.rollout != rollout_id
+    }
 
 
 def held_by_others(tx: Tx, rollout_id: str, rows: Iterable[RolloutTarget]) -> dict[Target, str]:

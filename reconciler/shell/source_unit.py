@@ -16,8 +16,7 @@ from dataclasses import dataclass, replace
 
 from reconciler.core.actions import Wait
 from reconciler.core.admit import admit, scopes_of
-from reconciler.core.change import change_of
-from reconciler.core.decide_source import ApplicationDecision, ApplicationFacts, Goal, decide_application
+from reconciler.core.decide_source import ApplicationDecision, ApplicationFacts, decide_application
 from reconciler.core.documents import Cluster
 from reconciler.core.fleet_model import FleetSettings, FleetSnapshot
 from reconciler.core.inventory import prunable
@@ -28,20 +27,17 @@ from reconciler.core.model import (
     InventoryItem,
     Now,
     Reason,
-    Release,
-    Rollout,
     RolloutState,
-    RolloutTarget,
     Target,
     TargetVerdict,
-    digest_of,
 )
 from reconciler.core.observation import IntentSummary, Observation
-from reconciler.core.waves import UnmatchedTargetsError, freeze
+from reconciler.core.waves import UnmatchedTargetsError
 from reconciler.shell.context import Context
 from reconciler.shell.fleet_reader import FleetReader, changed_applications
 from reconciler.shell.hub import Unit
 from reconciler.shell.logs import event
+from reconciler.shell.open_rollout import open_rollout
 from reconciler.shell.ports import AuditRow, Commit, Source, SourceError, SourceRow, Tx
 from reconciler.shell.progress import Progress
 from reconciler.shell.record import ledgers_for, record_decision
@@ -328,6 +324,7 @@ class SourceUnit:
         }
         deletes = compiled.policy.max_deletes.of(len(targets)) if compiled is not None and compiled.policy else 0
         pruning = {target: self._prunable(tx, target, row.digest) for target, row in assignments.items() if row.digest}
+        active = tx.rollouts(source=self.name, application=application, active=True)
         return ApplicationFacts(
             application=application,
             revision=self.good.sha if self.good is not None else "",
@@ -339,6 +336,7 @@ class SourceUnit:
             prunable={target: items for target, items in pruning.items() if items},
             prune_failed=_failed_prunes(tx, source_name(self.name), set(targets)),
             blocked_clusters=snapshot.blocked_clusters if snapshot is not None else {},
+            stopped=frozenset(rollout.id for rollout in active if rollout.state is not RolloutState.ACTIVE),
             deletions_allowed=snapshot is not None and snapshot.deletions_allowed,
             deletes_max=min(deletes, self._context.limits.deletes_per_commit),
         )
@@ -351,48 +349,10 @@ class SourceUnit:
         return prunable(inventory, release.objects).items
 
     def _open(self, tx: Tx, application: str, found: ApplicationDecision, now: Now) -> str:
-        """Freeze the plan and store the rollout; its unit takes it from there."""
         assert self.snapshot is not None
         assert self.good is not None
-        compiled = self.snapshot.applications[application]
-        assert compiled.policy is not None, f"{application} has targets and no rollout policy"
-        for goal in found.open:
-            release = compiled.releases.get(goal.digest)
-            if release is not None:
-                tx.put_release(release)
-        changes = [change_of(goal.target, *_releases(tx, goal)) for goal in found.open]
-        plan = freeze(
-            compiled.policy,
-            changes,
-            self.snapshot.clusters,
-            {application: compiled.labels},
-            check_interval_s=self._context.check_interval_s,
-        )
-        places = {target: number for number, wave in enumerate(plan.waves) for target in wave.targets}
-        rollout_id = _rollout_id(tx, application, self.good.sha, found.open)
-        rows = [
-            RolloutTarget(goal.target, places[goal.target], goal.digest, goal.from_digest, goal.baked_digest)
-            for goal in found.open
-        ]
-        rollout = Rollout(
-            rollout_id, self.name, application, found.kind, self.good.sha, plan, RolloutState.ACTIVE, None, now.wall
-        )
-        order = {target: place for place, target in enumerate(t for wave in plan.waves for t in wave.targets)}
-        tx.insert_rollout(rollout, sorted(rows, key=lambda row: order[row.target]))
-        message = f"rollout {rollout_id} moves {len(rows)} targets of {application} in {len(plan.waves)} waves"
-        tx.audit(
-            AuditRow(
-                now.wall,
-                "event",
-                "RolloutOpened",
-                message,
-                self.name,
-                application,
-                rollout=rollout_id,
-                data={"revision": self.good.sha, "hash": plan.hash, "kind": str(found.kind)},
-            )
-        )
-        return rollout_id
+        interval_s = self._context.check_interval_s
+        return open_rollout(tx, self.name, self.good.sha, self.snapshot, application, found, interval_s, now)
 
 
 def _pending(tx: Tx, targets: list[Target]) -> dict[Target, IntentSummary]:
@@ -410,22 +370,3 @@ def _failed_prunes(tx: Tx, owner: str, targets: set[Target]) -> dict[Target, Rea
         if assignment is not None and assignment.digest == intent.digest and intent.reason is not None:
             failed[intent.target] = Reason("PruneFailed", intent.reason.message)
     return failed
-
-
-def _releases(tx: Tx, goal: Goal) -> tuple[Release | None, Release]:
-    before = tx.release(goal.from_digest) if goal.from_digest is not None else None
-    after = tx.release(goal.digest)
-    assert after is not None, f"release {goal.digest} of {goal.target} is not stored"
-    return before, after
-
-
-def _rollout_id(tx: Tx, application: str, sha: str, goals: tuple[Goal, ...]) -> str:
-    """A short name that says what it is; the same decision made again has another number."""
-    short = application.rpartition("/")[2][:30]
-    moves = sorted((goal.target.cluster, goal.digest) for goal in goals)
-    number = 0
-    while True:
-        found = f"{short}-{sha[:7]}-{digest_of([application, sha, moves, number], length=4)}"
-        if tx.rollout(found) is None:
-            return found
-        number += 1

@@ -9,12 +9,13 @@ stored. An order that does not fit is refused with what to do instead: nothing i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from reconciler.core import decide
 from reconciler.core.actions import Decision
 from reconciler.core.model import ENDED_STATES, Now, Reason, Rollout, RolloutState, RolloutTarget
+from reconciler.core.retry import retry as again
 from reconciler.shell.asking import AskError, RefusedError, find_application, find_rollout
 from reconciler.shell.context import INTENTS
 from reconciler.shell.daemon import Daemon
@@ -96,8 +97,8 @@ async def abort(daemon: Daemon, name: str, order: Order) -> Rollout:
 
 
 async def retry(daemon: Daemon, name: str, order: Order) -> Rollout:
-    """Let its releases be tried again: end their quarantine, and the rollout if it is halted. The source then opens a
-    new one. One that ended by itself is let try again as well, if its releases are still in quarantine."""
+    """Let its releases be tried again: end their quarantine. A halted rollout goes on itself, with what failed; for one
+    that has ended the source opens a new one."""
     found = await find_rollout(daemon, name)
 
     def work(tx: Tx) -> _Done:
@@ -116,8 +117,7 @@ async def retry(daemon: Daemon, name: str, order: Order) -> Rollout:
         _audit(tx, rollout, "retry", order, now)
         if rollout.state in ENDED_STATES:
             return _Done(rollout)
-        decision = decide.abort(rollout, rows, order.because("Retried"), now)
-        return _recorded(tx, rollout, replace(decision, actions=()), rows, now, order)
+        return _recorded(tx, rollout, again(rollout, rows, order.because("Retried")), rows, now, order)
 
     done = await _transact(daemon, found.id, work)
     _wake(daemon, done)

@@ -44,6 +44,8 @@ from reconciler.sim.world import Violation, World
 MANAGER = "reconciler"
 #: A write may reach its cluster this much later than it was decided: the write's timeout and the longest latency.
 IN_FLIGHT_S = 65.0
+#: Where a changed target of a rollout that went back may end.
+BACK = frozenset({TargetState.ROLLED_BACK, TargetState.SUPERSEDED, TargetState.SKIPPED})
 HEALABLE = frozenset({TargetState.WAITING, TargetState.PROGRESSING, TargetState.BAKING, TargetState.SUCCEEDED})
 
 
@@ -77,6 +79,7 @@ class Checkers:
     _writes: dict[str, deque[float]] = field(default_factory=dict)
     _deleted_uids: set[str] = field(default_factory=set)
     _pending: set[str] = field(default_factory=set)
+    _condemned: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.join(self.world)
@@ -221,7 +224,7 @@ class Checkers:
             rows = tx.rollout_targets(rollout.id)
             self.steps += len(rows)
             self._check_plan(rollout, rows)
-            self._check_states(rollout, now_s)
+            self._check_states(rollout, rows)
             for row in rows:
                 earlier = before.get(row.target)
                 if earlier is None or earlier.state is not row.state:
@@ -244,8 +247,7 @@ class Checkers:
         if self._plans.setdefault(rollout.id, fixed) != fixed:
             raise Violation(7, f"the plan of {rollout.id} changed")
 
-    def _check_states(self, rollout: Rollout, now_s: float) -> None:
-        del now_s
+    def _check_states(self, rollout: Rollout, rows: list[RolloutTarget]) -> None:
         before = self._states.get(rollout.id)
         allowed = {RolloutState.HALTED, RolloutState.SUPERSEDED, RolloutState.ABORTED}
         if before is RolloutState.HALTED and rollout.state not in allowed:
@@ -255,6 +257,13 @@ class Checkers:
                 self._rolled_back[rollout.id] = self._rolled_back.get(rollout.id, 0) + 1
             if self._rolled_back.get(rollout.id, 0) > 1:
                 raise Violation(15, f"{rollout.id} rolls back a second time")
+        if rollout.state in (RolloutState.HALTED, RolloutState.ROLLING_BACK) and before is not rollout.state:
+            for row in rows:
+                self._condemned.setdefault((row.target.application, row.to_digest), rollout.id)
+        if rollout.state is RolloutState.ROLLED_BACK and before is not RolloutState.ROLLED_BACK:
+            left = [row.target for row in rows if row.changed and not row.superseding and row.state not in BACK]
+            if left:
+                raise Violation(15, f"{rollout.id} is RolledBack, and {left[0]} is not")
 
     def _check_transition(
         self,
@@ -279,6 +288,11 @@ class Checkers:
                 raise Violation(15, f"{row.target} goes back to {assignment.digest[:12]}, which had not baked")
 
     def _check_start(self, rollout: Rollout, rows: list[RolloutTarget], row: RolloutTarget) -> None:
+        if rollout.state is RolloutState.HALTED and self._states.get(rollout.id) is RolloutState.HALTED:
+            raise Violation(14, f"{row.target} started while {rollout.id} was halted")
+        condemned = self._condemned.get((row.target.application, row.to_digest))
+        if condemned not in (None, rollout.id):
+            raise Violation(15, f"{rollout.id} starts {row.to_digest[:12]}, which {condemned} stopped for failing")
         if rollout.state is RolloutState.PAUSED and self._states.get(rollout.id) is RolloutState.PAUSED:
             raise Violation(23, f"{row.target} started while {rollout.id} was paused")
         held = sum(each.state in SLOT_STATES for each in rows)

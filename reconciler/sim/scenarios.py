@@ -28,8 +28,8 @@ from reconciler.sim.plan import FaultRates, SeededPlan
 from reconciler.sim.world import World, play
 
 FLINK = "flink.apache.org"
-#: How much health may be taken for granted: two looks are at most twice the check interval apart, each time.
-SLACK_S = 45.0
+#: How much health may be taken for granted. Less than every bake, or the check of it could not fail.
+SLACK_S = 1.0
 
 FLEET_FILE = """\
 apiVersion: reconciler.dev/v1alpha1

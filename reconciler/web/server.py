@@ -114,7 +114,7 @@ def _unix_socket(path: Path) -> socket.socket:
         listener.bind(str(path))
     except OSError as error:
         listener.close()
-        raise OSError(error.errno, f"cannot listen on {path}: {error.strerror}") from error
+        raise OSError(f"cannot listen on {path}: {error.strerror}") from error
     finally:
         os.umask(before)
     listener.setblocking(False)
@@ -128,6 +128,6 @@ async def _listen(runner: web.AppRunner, listen: Listen) -> str:
         await site.start()
     except OSError as error:
         where = f"{listen.host}:{listen.port}"
-        raise OSError(error.errno, f"cannot listen on {where}: {os.strerror(error.errno or 0)}") from error
+        raise OSError(f"cannot listen on {where}: {os.strerror(error.errno or 0)}") from error
     host, port = runner.addresses[0][:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -146,6 +146,11 @@ class Fleet:
         """Have the row of `cluster` as the test says."""
         self.rows = [replace(row, **fields) if row.target.cluster == cluster else row for row in self.rows]
 
+    @property
+    def state(self) -> RolloutState:
+        """The rollout's state now."""
+        return self.rollout.state
+
     def states(self) -> str:
         """The states of all rows in plan order, as one line."""
         return " ".join(row.state for row in self.rows)
@@ -168,7 +173,11 @@ class Fleet:
             if isinstance(action, Apply):
                 assigned = self.assignments[action.target]
                 if action.purpose == "heal":
-                    healed = {"heal_streak": action.streak, "heal_at_s": self.now_s, "heal_boot": self.boot}
+                    healed: dict[str, Any] = {
+                        "heal_streak": action.streak,
+                        "heal_at_s": self.now_s,
+                        "heal_boot": self.boot,
+                    }
                     assigned = replace(assigned, heal_count=assigned.heal_count + 1, **healed)
                 self.assignments[action.target] = replace(assigned, digest=action.digest)
                 self.intents[action.target] = IntentSummary(pending=1)

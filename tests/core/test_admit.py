@@ -52,7 +52,7 @@ def test_within_the_limits_everything_goes_and_is_spent() -> None:
         ({"changed": 1}, {("changed", "cluster:c0"): 2}),
     ],
 )
-def test_over_a_limit_a_step_waits_with_the_reason_and_the_time(wanted: dict[str, int], spent: Any) -> None:
+def test_over_a_limit_a_step_waits_with_the_reason_and_the_time(wanted: dict[str, Any], spent: Any) -> None:
     (ledger,) = spent
     frees_at = {ledger: NOW.wall - WINDOW_S + 30.0}
     decision, spends = admitted(step("c0", **wanted), step("c2", changed=1), spent=spent, frees_at=frees_at)

@@ -19,6 +19,7 @@ from reconciler.core.model import (
 )
 from reconciler.core.observation import IntentSummary, Observation
 from tests.core.decisions import (
+    APPLICATION,
     INTERVAL_S,
     NEW,
     OLD,
@@ -202,6 +203,14 @@ def test_a_target_that_an_older_rollout_has_in_flight_is_not_touched() -> None:
     fleet = three_waves()
     fleet.held[target_of("c0")] = "r0"
     assert waits(fleet.decide())["c0"] == "HeldByRollout"
+
+
+def test_a_release_that_another_rollout_was_stopped_for_is_not_started() -> None:
+    fleet = three_waves()
+    seen = replace(fleet.seen(), quarantined={(APPLICATION, NEW): "r0"})
+    decision = decide(fleet.rollout, fleet.rows, seen, fleet.now)
+    assert waits(decision)["c0"] == "Quarantined"
+    assert applies(decision) == []
 
 
 def test_the_manual_escape_keeps_us_out() -> None:

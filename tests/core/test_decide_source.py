@@ -252,6 +252,7 @@ def test_stateful_deletes_are_counted_and_limited() -> None:
         ({"verdicts": {target_of("c0"): verdict("c0", OLD, 1000.0, sync=Sync.ASK)}}, "PruneWaitsForHealth"),
         ({"intents": {target_of("c0"): IntentSummary(pending=1)}}, None),
         ({"rows": rows(row(TargetState.BAKING, OLD))}, None),
+        ({"rows": rows(row(TargetState.SUCCEEDED, OLD)), "stopped": frozenset({"r0"})}, "RolloutStopped"),
     ],
 )
 def test_what_keeps_a_deletion_waiting(more: dict[str, Any], code: str | None) -> None:

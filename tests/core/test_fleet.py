@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.core.fleet_model import EMPTY_CACHE, Counters
+from reconciler import resources
+from reconciler.core.fleet import compile_fleet
+from reconciler.core.fleet_files import TooLarge
+from reconciler.core.fleet_model import EMPTY_CACHE, Counters, FleetSettings
 from reconciler.core.objects import Scope
+from reconciler.core.yaml_kube import BYTES_MAX
 from tests.core.fleets import (
     FLEET,
     POLICY,
@@ -16,6 +20,7 @@ from tests.core.fleets import (
     errors,
     fleet_files,
     flink,
+    listing_of,
     manifests,
     problem,
 )
@@ -458,3 +463,32 @@ def test_an_unsupported_component_blocks_that_application_alone() -> None:
     assert two.blocked is not None
     assert two.blocked.code == "Unsupported"
     assert result.snapshot.deletions_allowed
+
+
+# ---- what a new process needs to know -----------------------------------------------------------------------------
+
+
+def test_the_versions_in_force_can_be_named_and_read_again() -> None:
+    broken = fleet_files(
+        **{"clusters/a.yaml": "kind: [\n", "apps/one/app.yaml": application("one", flink("one", more="      x: 1\n"))}
+    )
+    good = build(fleet_files())
+    assert good.cache.held_blobs == {}
+    held = build(broken, good.cache)
+    listing, _ = listing_of(fleet_files())
+    assert held.cache.held_blobs == {path: listing[path][1] for path in ("clusters/a.yaml", "apps/one/app.yaml")}
+    again = build(broken, held.cache)
+    assert again.cache.held_blobs == held.cache.held_blobs
+    recalled = build(broken, build(fleet_files()).cache)
+    assert recalled.snapshot == held.snapshot
+    assert build(fleet_files(), held.cache).cache.held_blobs == {}
+    assert build(broken).cache.held_blobs == {}
+
+
+def test_a_file_that_is_too_large_to_be_read_is_a_problem_of_that_file() -> None:
+    listing, blobs = listing_of(fleet_files())
+    contents: dict[str, bytes | TooLarge] = {**blobs, listing["apps/one/app.yaml"][1]: TooLarge(BYTES_MAX + 1)}
+    result = compile_fleet(listing, contents, EMPTY_CACHE, FleetSettings(resources.catalogue()))
+    assert errors(result) == [("apps/one/app.yaml", "invalid-yaml")]
+    assert str(BYTES_MAX + 1) in problem(result, "invalid-yaml").message
+    assert not result.snapshot.deletions_allowed

@@ -193,6 +193,10 @@ class LiveFleet:
 
     def commit(self, image: str, **more: str) -> str:
         """Commit the fleet with this image of its one application."""
+        return self.repository.commit(self.files(image, **more))
+
+    def files(self, image: str, **more: str) -> dict[str, bytes]:
+        """What such a commit holds."""
         files = {
             "fleet.yaml": FLEET,
             "policies/rollout.yaml": POLICY.replace("ON_FAILURE", self._on_failure),
@@ -200,7 +204,7 @@ class LiveFleet:
             **{f"clusters/{name}.yaml": cluster_document(name) for name in self.names},
             **more,
         }
-        return self.repository.commit({path: text.encode() for path, text in files.items()})
+        return {path: text.encode() for path, text in files.items()}
 
     def live(self, name: str) -> dict[str, Any] | None:
         """The FlinkDeployment on cluster `name`."""

@@ -189,6 +189,12 @@ def test_what_waits_says_why(tmp_path: Path) -> None:
             assert "nobody knows it" in found["message"]
             _, whole = await client.get("/api/v1/explain", app="orders")
             assert len(whole["targets"]) == 2
+
+            async def assigned() -> bool:
+                _, found = await client.get("/api/v1/targets", app="fleet-0/orders")
+                return bool(found["targets"] and found["targets"][0]["digest"])
+
+            await client.until(assigned)
             _, targets = await client.get("/api/v1/targets", app="fleet-0/orders")
             digest = targets["targets"][0]["digest"]
             _, release = await client.get(f"/api/v1/releases/{digest}")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import stat
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.socket_path import socket_path
-from tests.integration.live_fleet import LiveFleet, environment
+from tests.integration.live_fleet import LiveFleet, environment, run_command
 
 CLUSTERS = ["a1", "b1", "c1"]
 
@@ -39,12 +39,12 @@ def written(fleet: LiveFleet, objects: int) -> bool:
 
 def tcp_address(fleet: LiveFleet) -> str:
     """Where the newest daemon says it listens."""
-    return fleet.log().rsplit('"http://', 1)[1].split('"', 1)[0]
+    return "http://" + fleet.log().rsplit('"http://', 1)[1].split('"', 1)[0]
 
 
 def fetch(fleet: LiveFleet, path: str, **headers: str) -> tuple[int, str]:
     """GET over TCP."""
-    request = urllib.request.Request(f"http://{tcp_address(fleet)}{path}", headers=headers)
+    request = urllib.request.Request(tcp_address(fleet) + path, headers=headers)  # noqa: S310 - http to this machine
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - http to this machine
             return answer.status, answer.read().decode()
@@ -110,8 +110,13 @@ def test_a_halted_rollout_stays_halted_until_somebody_acts(tmp_path: Path) -> No
             assert (refused.returncode, refused.stdout) == (2, "")
             assert "rollout retry" in refused.stderr
             assert fleet.ask("explain", "orders", "--cluster", "b1")["blocked_by"] == "rollout"
-            # A fix is another release: it takes the fleet over, canary first.
             assert fleet.writes == before
+            # Somebody tries it again: the canary is the first again, fails again, and nobody else is touched.
+            assert fleet.ask("rollout", "retry", halted["id"], "--reason", "was it the network?")["state"] == "Active"
+            fleet.until(lambda: fleet.newest().get("state") == "Halted")
+            assert fleet.newest()["waves"][0]["states"] == {"Failed": 1}
+            assert [fleet.image(name) for name in CLUSTERS] == ["orders:2-crash-loop", "orders:1", "orders:1"]
+            # A fix is another release: it takes the fleet over, canary first.
             fleet.commit("orders:3")
             fleet.until(fleet.settled)
             assert [fleet.image(name) for name in CLUSTERS] == ["orders:3"] * 3
@@ -184,6 +189,8 @@ def test_probes_metrics_and_who_may_ask(fleet: LiveFleet) -> None:
             "reconciler_outbox_backlog 0.0",
         ):
             assert line in metrics, metrics
+        over_tcp = run_command("status", "--server", tcp_address(fleet), "-o", "json")
+        assert json.loads(over_tcp.stdout)["targets"]["synced"] == 3
         # A page of another site, and a name that somebody made resolve to this machine, are refused.
         assert fetch(fleet, "/api/v1/status", Host="evil.example.com")[0] == 403
         assert fetch(fleet, "/api/v1/status", Origin="https://evil.example.com")[0] == 403
@@ -199,9 +206,19 @@ def test_probes_metrics_and_who_may_ask(fleet: LiveFleet) -> None:
         assert second.stderr.count("\n") == 1
         assert "in use by process" in second.stderr
         assert fleet.command("status").returncode == 0
-        started_s = time.monotonic()
-        assert daemon.stop() == 143
-        assert time.monotonic() - started_s < 5
+        # Nor do two share an address: the one that comes later ends, and says with what.
+        taken = tcp_address(fleet).removeprefix("http://")
+        third = fleet.directory / "third.yaml"
+        third.write_text(f"stateDir: {fleet.directory / 'third'}\nlisten: {taken}\n")
+        ended = subprocess.run(
+            [sys.executable, "-m", "reconciler.cli.main", "run", "--config", str(third)],
+            capture_output=True, text=True, env=environment(), timeout=20,
+        )  # fmt: skip
+        assert ended.returncode == 3
+        assert ended.stderr.splitlines()[-1].startswith(f"reconciler: cannot listen on {taken}")
+        # A cluster that swallows every packet holds nobody up, the end of the daemon neither.
+        fleet.on_loop(partial(fleet.clusters["b1"].set_unreachable, True, silent=True))
+        assert daemon.stop() == 143  # within five seconds, or it raises
         assert not socket.exists()
         assert fleet.command("status").returncode == 3
 
@@ -230,3 +247,26 @@ def test_a_cluster_without_credentials_is_named(tmp_path: Path) -> None:
             assert states["c1"]["state"] == "NoCredentials"
             assert "clusters.c1" in states["c1"]["reason"]["message"]
             assert daemon.stop() == 143
+
+
+def test_a_plan_against_what_is_live(fleet: LiveFleet) -> None:
+    fleet.commit("orders:1")
+    with fleet.daemon() as daemon:
+        daemon.ready()
+        fleet.until(fleet.settled)
+        # Two commits that the daemon never sees: between them nothing is what it has.
+        base = fleet.files("orders:7")
+        first = fleet.repository.commit(base, branch="feature")
+        second = fleet.repository.commit(fleet.files("orders:8"), branch="feature")
+        path = str(fleet.repository.path)
+        for live, old in ((True, "orders:1"), (False, "orders:7")):
+            arguments = ["plan", path, "--from", first, "--to", second, *(["--live"] if live else [])]
+            found = fleet.ask(*arguments)
+            (group,) = found["groups"]
+            assert len(group["targets"]) == 3
+            assert [change["old"] for change in group["diff"][0]["changes"]] == [old]
+            assert found["live"] is live
+        # A commit that asks for what is live already is no change at all.
+        third = fleet.repository.commit(fleet.files("orders:1"), branch="feature")
+        assert fleet.ask("plan", path, "--from", first, "--to", third, "--live")["applications"] == []
+        assert daemon.stop() == 143

@@ -238,8 +238,8 @@ def test_what_is_not_deleted(case: str) -> None:
             case "recreated":
                 bench.items[KEY] = replace(item, uid="another")
             case "unmarked":
-                patch = {"metadata": {"labels": {"reconciler.dev/owner": None}}}
-                bench.cluster.edit("", "ConfigMap", "orders", "settings", patch)
+                unmarked = {"metadata": {"labels": {"reconciler.dev/owner": None}}}
+                bench.cluster.edit("", "ConfigMap", "orders", "settings", unmarked)
             case "protected":
                 patch = {"metadata": {"annotations": {PRUNE_ANNOTATION: "disabled"}}}
                 bench.cluster.edit("", "ConfigMap", "orders", "settings", patch)

@@ -597,7 +597,7 @@ def canary_bake_s(jump_s: float) -> float:
         await stage.reach(lambda: len(stage.rollouts("app0")) == 2)
         await stage.reach(lambda: stage.states("app0")["c0"] == "Baking")
         start = stage.world.time()
-        await asyncio.sleep(300)
+        await asyncio.sleep(100)
         assert stage.world.clock is not None
         stage.world.clock.jump_wall(jump_s)
         await stage.reach(lambda: stage.states("app0")["c0"] == "Succeeded", 3 * 3600)
@@ -605,12 +605,12 @@ def canary_bake_s(jump_s: float) -> float:
         await stage.settle()
         assert stage.tags("app0") == {"1.1"}
 
-    tell(story, **{"policies/quick.yaml": policy_file().replace("20s", "20m")})
+    tell(story, clusters=1, **{"policies/quick.yaml": policy_file().replace("20s", "5m")})
     return took
 
 
 def test_a_clock_that_jumps_neither_shortens_a_bake_nor_lengthens_it() -> None:
     steady = canary_bake_s(0.0)
-    assert 1200 <= steady <= 1240
+    assert 300 <= steady <= 340
     assert canary_bake_s(7200.0) == steady
     assert canary_bake_s(-7200.0) == steady

@@ -90,8 +90,8 @@ def _open(
     except (sqlite3.DatabaseError, sa.exc.DBAPIError) as error:
         cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
         raise StoreError(
-            f"cannot open {name}: {cause}. If the file is damaged, move it away and restore a backup, or start anew: "
-            "running objects are adopted by their owner label, the history is lost"
+            f"cannot open {name}: {cause}. If the file is damaged, move it away and restore a backup. Started anew, "
+            "the daemon no longer owns what runs: it leaves those objects alone (NotOwned)"
         ) from error
     return SqlStore(
         connection,

@@ -56,10 +56,7 @@ MUTANTS = (
         "core.advance",
         "    if verdict is None or not verdict.applied:\n        return Step(row.target, replace(row, reason=Reason(",
         "    if verdict is None:\n        return Step(row.target, replace(row, reason=Reason(",
-        (
-            '    if verdict.sync is not Sync.IN_SYNC:\n        reason = Reason("InDoubt"',
-            '    if False:\n        reason = Reason("InDoubt"',
-        ),
+        ("    if verdict.sync is not Sync.IN_SYNC:\n        return Step(\n", "    if False:\n        return Step(\n"),
         ("if verdict.sync in (Sync.DIFFERS, Sync.MISSING):\n        # What", "if False:\n        # What"),
         ("    if intents is not None and intents.pending:\n        return Step(row.target, row)\n", ""),
     ),

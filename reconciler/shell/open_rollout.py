@@ -1,0 +1,83 @@
+"""Opens a rollout: what a source decided becomes a frozen plan and rows in the store. The rollout's unit does the rest.
+
+rollout_id = open_rollout(tx, "fleet", sha, snapshot, "shop/orders", decision, 10.0, now)
+"""
+
+from __future__ import annotations
+
+from reconciler.core.change import change_of
+from reconciler.core.decide_source import ApplicationDecision, Goal
+from reconciler.core.fleet_model import FleetSnapshot
+from reconciler.core.model import Now, Release, Rollout, RolloutState, RolloutTarget, digest_of
+from reconciler.core.waves import freeze
+from reconciler.shell.ports import AuditRow, Tx
+
+
+def open_rollout(
+    tx: Tx,
+    source: str,
+    revision: str,
+    snapshot: FleetSnapshot,
+    application: str,
+    found: ApplicationDecision,
+    check_interval_s: float,
+    now: Now,
+) -> str:
+    """Freeze the plan for `found` at commit `revision` and store the rollout. Returns its id. Raises
+    UnmatchedTargetsError."""
+    compiled = snapshot.applications[application]
+    assert compiled.policy is not None, f"{application} has targets and no rollout policy"
+    for goal in found.open:
+        release = compiled.releases.get(goal.digest)
+        if release is not None:
+            tx.put_release(release)
+    changes = [change_of(goal.target, *_releases(tx, goal)) for goal in found.open]
+    plan = freeze(
+        compiled.policy,
+        changes,
+        snapshot.clusters,
+        {application: compiled.labels},
+        check_interval_s=check_interval_s,
+    )
+    places = {target: number for number, wave in enumerate(plan.waves) for target in wave.targets}
+    rollout_id = _rollout_id(tx, application, revision, found.open)
+    rows = [
+        RolloutTarget(goal.target, places[goal.target], goal.digest, goal.from_digest, goal.baked_digest)
+        for goal in found.open
+    ]
+    rollout = Rollout(rollout_id, source, application, found.kind, revision, plan, RolloutState.ACTIVE, None, now.wall)
+    order = {target: place for place, target in enumerate(t for wave in plan.waves for t in wave.targets)}
+    tx.insert_rollout(rollout, sorted(rows, key=lambda row: order[row.target]))
+    message = f"rollout {rollout_id} moves {len(rows)} targets of {application} in {len(plan.waves)} waves"
+    tx.audit(
+        AuditRow(
+            now.wall,
+            "event",
+            "RolloutOpened",
+            message,
+            source,
+            application,
+            rollout=rollout_id,
+            data={"revision": revision, "hash": plan.hash, "kind": str(found.kind)},
+        )
+    )
+    return rollout_id
+
+
+def _releases(tx: Tx, goal: Goal) -> tuple[Release | None, Release]:
+    before = tx.release(goal.from_digest) if goal.from_digest is not None else None
+    after = tx.release(goal.digest)
+    assert after is not None, f"release {goal.digest} of {goal.target} is not stored"
+    return before, after
+
+
+def _rollout_id(tx: Tx, application: str, sha: str, goals: tuple[Goal, ...]) -> str:
+    """A short name that says what it is; the same decision made again has another number."""
+    short = application.rpartition("/")[2][:30]
+    moves = sorted((goal.target.cluster, goal.digest) for goal in goals)
+    number = 0
+    while True:
+        found = f"{short}-{sha[:7]}-{digest_of([application, sha, moves, number], length=4)}"
+        if tx.rollout(found) is None:
+            return found
+        number += 1

@@ -1,0 +1,202 @@
+"""Lanes: one cluster that hangs delays only itself; limits, refusals and what is given up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from reconciler.core.model import IntentState, RolloutState, TargetState
+from reconciler.shell.daemon import DaemonSettings
+from reconciler.shell.limiter import Limiter, WriteLimits
+from reconciler.sim.checkers import Checkers
+from reconciler.sim.loop import run
+from reconciler.sim.plan import Fault, FaultKind
+from reconciler.sim.problems import Status, status
+from reconciler.sim.scenarios import FLEET_FILE, FLINK, QUICK, application_file, cluster_file
+from reconciler.sim.world import World, play
+
+ONE_WAVE = """\
+apiVersion: reconciler.dev/v1alpha1
+kind: RolloutPolicy
+metadata: {name: quick}
+spec:
+  waves:
+  - {name: all, size: 100%, bake: 10s, maxConcurrent: 100%, maxFailures: 0, maxUnreachable: 50%}
+  progressDeadline: 5m
+  onFailure: halt
+"""
+
+
+class BlackHole:
+    """Every request to `cluster` is swallowed from `since_s` on, and only its timeout ends it."""
+
+    def __init__(self, cluster: str) -> None:
+        self.cluster = cluster
+        self.on = False
+
+    async def io(self, point: str) -> Fault:
+        """The fate of the call at `point`."""
+        return Fault(FaultKind.BLACK_HOLE) if self.on and point.startswith(f"{self.cluster} ") else Fault()
+
+
+def play_fleet(
+    story: Callable[[World], Awaitable[None]], clusters: int = 2, applications: int = 1, **more: object
+) -> World:
+    """Tell `story` of a fleet whose first commit was installed."""
+    world = World(timings=QUICK, **more)  # type: ignore[arg-type]  # fields of World
+
+    async def told(world: World) -> None:
+        files = {"fleet.yaml": FLEET_FILE, "policies/quick.yaml": ONE_WAVE}
+        for number in range(clusters):
+            world.add_cluster(f"c{number}")
+            files[f"clusters/c{number}.yaml"] = cluster_file(f"c{number}", "eu", "rest")
+        Checkers(world, slack_s=1.0)
+        for number in range(applications):
+            files[f"apps/app{number}/app.yaml"] = application_file(f"app{number}", "1.0")
+        world.repository.commit(files, "first")
+        await world.start()
+        await world.sleep(10)
+        await world.until(world.settled, 1800)
+        await story(world)
+
+    return run(play(world, told))
+
+
+def image(world: World, cluster: str, name: str = "app0") -> str:
+    live = world.clusters[cluster].read(FLINK, "FlinkDeployment", name, name)
+    return live["spec"]["image"].rpartition(":")[2] if live is not None else ""
+
+
+@pytest.mark.parametrize("how", ["black hole", "silent"])
+def test_a_cluster_that_answers_nothing_delays_only_itself(how: str) -> None:
+    hole = BlackHole("c0")
+    times: dict[str, float] = {}
+
+    async def story(world: World) -> None:
+        for tag in ("2.0", "3.0"):
+            if tag == "3.0" and how == "black hole":
+                hole.on = True
+            elif tag == "3.0":
+                world.cut("c0", silent=True)
+            world.repository.commit({"apps/app0/app.yaml": application_file("app0", tag)}, tag)
+            begun = world.time()
+            await world.until(lambda tag=tag: image(world, "c1") == tag, 600, every_s=1)  # type: ignore[misc]  # bound now
+            times[tag] = world.time() - begun
+        assert image(world, "c0") == "2.0"
+        hole.on = False
+        world.mend("c0")
+        await world.until(lambda: image(world, "c0") == "3.0" and world.settled(), 1800)
+
+    play_fleet(story, plan=hole)
+    assert times["3.0"] <= times["2.0"] + world_poll_s()
+
+
+def world_poll_s() -> float:
+    """How much later a commit may be seen for no reason but the poll."""
+    return World().poll_s * 1.2 + 1
+
+
+def test_what_a_cluster_cannot_take_is_blocked_and_the_others_go_on() -> None:
+    async def story(world: World) -> None:
+        def admit(verb: str, kind: str, value: object) -> Status | None:
+            del verb, value
+            words = "failed to create typed patch object: .spec.newField: field not declared in schema"
+            return status(500, words, reason="InternalError") if kind == "FlinkDeployment" else None
+
+        world.clusters["c0"].server.admit = admit
+        world.repository.commit({"apps/app0/app.yaml": application_file("app0", "2.0")}, "two")
+        await world.until(lambda: image(world, "c1") == "2.0", 600)
+        await world.sleep(60)
+        (rollout,) = world.ask(lambda tx: tx.rollouts(active=True))
+        rows = {row.target.cluster: row for row in world.ask(lambda tx: tx.rollout_targets(rollout.id))}
+        assert rollout.state is RolloutState.ACTIVE
+        assert rows["c0"].state is TargetState.BLOCKED
+        assert rows["c0"].reason.code == "SchemaMismatch"
+        assert rows["c1"].state is TargetState.SUCCEEDED
+        # What would have been written after the refused object was given up.
+        states = {
+            intent.key.kind: intent.state
+            for intent in world.ask(lambda tx: tx.intents(cluster="c0"))
+            if intent.digest == rows["c0"].to_digest
+        }
+        assert states["FlinkDeployment"] is IntentState.FAILED
+        assert IntentState.PENDING not in states.values()
+
+    play_fleet(story)
+
+
+def test_a_suspended_cluster_is_not_written_to_and_nothing_fails_for_it() -> None:
+    async def story(world: World) -> None:
+        suspended = cluster_file("c0", "eu", "rest").replace("credentials: c0", "credentials: c0, suspend: true")
+        world.repository.commit({"clusters/c0.yaml": suspended}, "suspend c0")
+        await world.sleep(60)
+        before = len(world.clusters["c0"].server.log)
+        world.repository.commit({"apps/app0/app.yaml": application_file("app0", "2.0")}, "two")
+        await world.until(lambda: image(world, "c1") == "2.0", 600)
+        await world.sleep(900)  # longer than the progress deadline
+        assert [entry for entry in world.clusters["c0"].server.log[before:] if entry.manager == "reconciler"] == []
+        (rollout,) = world.ask(lambda tx: tx.rollouts(active=True))
+        assert rollout.state is RolloutState.ACTIVE
+        world.repository.commit({"clusters/c0.yaml": cluster_file("c0", "eu", "rest")}, "go on")
+        await world.until(lambda: image(world, "c0") == "2.0" and world.settled(), 1800)
+
+    play_fleet(story)
+
+
+def test_a_removed_cluster_does_not_hold_the_rollout_for_ever() -> None:
+    async def story(world: World) -> None:
+        world.cut("c0")
+        world.repository.commit({"apps/app0/app.yaml": application_file("app0", "2.0")}, "two")
+        await world.until(lambda: image(world, "c1") == "2.0", 600)
+        world.repository.commit({"clusters/c0.yaml": None, "apps/app0/app.yaml": application_file("app0", "3.0")}, "go")
+        await world.until(lambda: image(world, "c1") == "3.0", 600)
+        await world.until(world.settled, 600)
+
+    play_fleet(story)
+
+
+def test_write_limits_hold_at_a_restart_and_nothing_is_lost() -> None:
+    settings = replace(DaemonSettings(), writes_per_second=2.0, writes_per_second_and_cluster=1.0)
+
+    async def story(world: World) -> None:
+        files = {f"apps/app{number}/app.yaml": application_file(f"app{number}", "2.0", 3) for number in range(3)}
+        world.repository.commit(files, "two")
+        await asyncio.sleep(40)
+        world.kill()  # with much of it still to be written
+        await world.until(lambda: len(world.deaths) == 1, 60)
+        await world.sleep(20)
+        await world.until(world.settled, 3600)
+        assert {image(world, cluster, f"app{number}") for cluster in ("c0", "c1") for number in range(3)} == {"2.0"}
+
+    play_fleet(story, applications=3, settings=settings)
+
+
+# ---- limiter -----------------------------------------------------------------------------------------------------
+
+
+def test_a_bucket_saves_up_its_burst_and_says_when_the_next_token_is_there() -> None:
+    limiter = Limiter(per_second=2.0, burst=3.0)
+    assert [limiter.take(10.0) for _ in range(4)] == [None, None, None, 10.5]
+    assert limiter.take(10.5) is None
+    assert limiter.take(10.5) == 11.0
+    assert [limiter.take(1000.0) for _ in range(4)][:3] == [None, None, None]
+
+
+def test_time_that_goes_back_gives_nothing() -> None:
+    limiter = Limiter(per_second=1.0, burst=1.0)
+    assert limiter.take(100.0) is None
+    assert limiter.take(50.0) is not None
+    assert limiter.take(101.0) is None
+
+
+def test_both_limits_hold() -> None:
+    fleet = Limiter(per_second=1.0, burst=2.0)
+    first, second = (WriteLimits(Limiter(per_second=1.0, burst=1.0), fleet) for _ in range(2))
+    assert first.take(0.0) is None
+    assert first.take(0.0) == 1.0  # its own
+    assert second.take(0.0) is None
+    third = WriteLimits(Limiter(per_second=1.0, burst=1.0), fleet)
+    assert third.take(0.0) == 1.0  # the fleet's
