@@ -211,6 +211,10 @@ class Checkers:
         return self.world.ask(work)
 
     def _committed(self, _world: World, point: str) -> None:
+        if point.startswith("steer:"):
+            # A person may end a quarantine; nobody else does.
+            kept = {(row.application, row.digest) for row in self._ask(lambda tx: tx.quarantined())}
+            self._condemned = {release: by for release, by in self._condemned.items() if release in kept}
         if point.startswith(("decide:", "source:", "steer:", "result:")):
             self._ask(self._look)
 

@@ -146,8 +146,7 @@ class Fleet:
         """Have the row of `cluster` as the test says."""
         self.rows = [replace(row, **fields) if row.target.cluster == cluster else row for row in self.rows]
 
-    @property
-    def state(self) -> RolloutState:
+    def stands(self) -> RolloutState:
         """The rollout's state now."""
         return self.rollout.state
 

@@ -44,14 +44,14 @@ def test_the_failure_budget_is_the_waves(failed: int, timed_out: int, max_failur
     for number in range(timed_out):
         flown(fleet, f"c{number + 1 + failed}", state=TargetState.TIMED_OUT)
     fleet.decide()
-    assert (fleet.state is RolloutState.HALTED) is stops
+    assert (fleet.stands() is RolloutState.HALTED) is stops
 
 
 def test_a_failure_of_a_target_this_rollout_did_not_change_is_not_its_failure() -> None:
     fleet = two_waves()
     fleet.put("c1", state=TargetState.FAILED, changed=False)
     fleet.decide()
-    assert fleet.state is RolloutState.ACTIVE
+    assert fleet.stands() is RolloutState.ACTIVE
 
 
 def test_a_halt_starts_nothing_alerts_and_quarantines() -> None:
@@ -75,7 +75,7 @@ def test_in_flight_is_observed_to_its_end_after_a_halt_and_nobody_is_told_twice(
     fleet.decide()
     decisions = fleet.bake("c2")
     assert fleet.states() == "Succeeded Failed Succeeded Waiting"
-    assert fleet.state is RolloutState.HALTED
+    assert fleet.stands() is RolloutState.HALTED
     assert [action for each in decisions for action in actions_of(each)] == [Baked(target_of("c2"), NEW)]
 
 
@@ -88,7 +88,7 @@ def test_a_halted_rollout_stays_halted_after_a_restart() -> None:
         fleet.now_s += INTERVAL_S
         fleet.well("c0", "c1", "c2", "c3")
         assert applies(fleet.decide()) == []
-    assert fleet.state is RolloutState.HALTED
+    assert fleet.stands() is RolloutState.HALTED
 
 
 def test_resuming_does_not_forget_the_failures() -> None:
@@ -96,9 +96,9 @@ def test_resuming_does_not_forget_the_failures() -> None:
     flown(fleet, "c1", state=TargetState.FAILED)
     fleet.decide()
     fleet.rollout = resume(fleet.rollout)
-    assert fleet.state is RolloutState.ACTIVE
+    assert fleet.stands() is RolloutState.ACTIVE
     assert applies(fleet.decide()) == []
-    assert fleet.state is RolloutState.HALTED
+    assert fleet.stands() is RolloutState.HALTED
 
 
 # ---- rollback ----------------------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def test_a_rollback_goes_newest_wave_first_and_reuses_slots() -> None:
     flown(fleet, "c3", state=TargetState.PROGRESSING)
     decision = fleet.decide()
     # c3 goes back in its own slot; one of two is free; the canary's wave allows one at a time.
-    assert fleet.state is RolloutState.ROLLING_BACK
+    assert fleet.stands() is RolloutState.ROLLING_BACK
     assert sorted(applies(decision)) == [f"rollback c1 {OLD}", f"rollback c3 {OLD}"]
     assert waits(decision) == {"c0": "NoSlot", "c2": "NoSlot"}
     fleet.now_s += INTERVAL_S
@@ -123,7 +123,7 @@ def test_a_rollback_goes_newest_wave_first_and_reuses_slots() -> None:
     fleet.now_s += INTERVAL_S
     fleet.well("c0")
     fleet.decide()
-    assert fleet.state is RolloutState.ROLLED_BACK
+    assert fleet.stands() is RolloutState.ROLLED_BACK
     assert fleet.states() == "RolledBack RolledBack RolledBack RolledBack"
 
 
@@ -148,7 +148,7 @@ def test_targets_this_rollout_never_touched_stay_as_they_are() -> None:
         fleet.now_s += INTERVAL_S
         fleet.well("c0", "c1")
         fleet.decide()
-    assert fleet.state is RolloutState.ROLLED_BACK
+    assert fleet.stands() is RolloutState.ROLLED_BACK
     assert fleet.states() == "RolledBack RolledBack Skipped Skipped"
     assert fleet.assignments[target_of("c2")].digest == OLD
 
@@ -157,7 +157,7 @@ def test_a_first_install_halts_and_deletes_nothing() -> None:
     fleet = two_waves(row_fields={"from_digest": None, "baked_digest": None})
     flown(fleet, "c1", state=TargetState.FAILED)
     decision = fleet.decide()
-    assert fleet.state is RolloutState.HALTED
+    assert fleet.stands() is RolloutState.HALTED
     assert applies(decision) == []
 
 
@@ -169,7 +169,7 @@ def test_where_only_some_had_a_baked_release_those_go_back_and_it_halts() -> Non
     fleet.now_s += INTERVAL_S
     fleet.well("c1")
     fleet.decide()
-    assert fleet.state is RolloutState.HALTED
+    assert fleet.stands() is RolloutState.HALTED
     assert fleet.rollout.reason is not None
     assert fleet.rollout.reason.code == "NoBakedRelease"
     assert fleet.row("c0").state is TargetState.SUCCEEDED
@@ -189,9 +189,9 @@ def test_a_rollback_that_fails_halts(failure: str) -> None:
             fleet.now_s += INTERVAL_S
             fleet.look("c1", Health.DEGRADED)
             decision = fleet.decide()
-            if fleet.state is RolloutState.HALTED:
+            if fleet.stands() is RolloutState.HALTED:
                 break
-    assert fleet.state is RolloutState.HALTED
+    assert fleet.stands() is RolloutState.HALTED
     assert [type(action) for action in decision.actions] == [Alert]
     assert applies(decision) == []
 
@@ -204,7 +204,7 @@ def test_a_rollback_happens_at_most_once() -> None:
     fleet.decide()
     fleet.rollout = resume(fleet.rollout)
     assert applies(fleet.decide()) == []
-    assert fleet.state is RolloutState.HALTED
+    assert fleet.stands() is RolloutState.HALTED
 
 
 def test_an_unreachable_target_does_not_hold_up_the_rollback_of_the_others() -> None:
@@ -218,14 +218,14 @@ def test_an_unreachable_target_does_not_hold_up_the_rollback_of_the_others() -> 
     fleet.well("c1")
     decision = fleet.decide()
     assert fleet.states() == "Unreachable RolledBack"
-    assert fleet.state is RolloutState.ROLLING_BACK
+    assert fleet.stands() is RolloutState.ROLLING_BACK
     assert waits(decision)["c0"] == "ClusterUnreachable"
     fleet.silent.clear()
     assert applies(fleet.decide()) == [f"rollback c0 {OLD}"]  # and it is not forgotten
     fleet.now_s += INTERVAL_S
     fleet.well("c0")
     fleet.decide()
-    assert fleet.state is RolloutState.ROLLED_BACK
+    assert fleet.stands() is RolloutState.ROLLED_BACK
 
 
 @pytest.mark.parametrize("stop", ["suspended", "disabled"])
@@ -239,7 +239,7 @@ def test_a_rollback_waits_where_nothing_may_be_written(stop: str) -> None:
     decision = fleet.decide()
     assert applies(decision) == []
     assert waits(decision)["c0"] in ("ClusterSuspended", "ReconcileDisabled")
-    assert fleet.state is RolloutState.ROLLING_BACK
+    assert fleet.stands() is RolloutState.ROLLING_BACK
 
 
 def test_a_newer_rollout_takes_a_target_out_of_a_rollback() -> None:
@@ -251,7 +251,7 @@ def test_a_newer_rollout_takes_a_target_out_of_a_rollback() -> None:
     fleet.well("c1")
     decision = fleet.decide()
     assert applies(decision) == []
-    assert fleet.state is RolloutState.ROLLED_BACK
+    assert fleet.stands() is RolloutState.ROLLED_BACK
     assert fleet.row("c0").state is TargetState.SUCCEEDED
 
 
@@ -263,7 +263,7 @@ def test_it_does_not_end_superseded_while_it_owes_a_rollback() -> None:
     fleet.rollout = replace(fleet.rollout, state=RolloutState.ROLLING_BACK, reason=Reason("TooManyFailures", "one"))
     fleet.silent.add("c0")
     fleet.decide()
-    assert fleet.state is RolloutState.ROLLING_BACK
+    assert fleet.stands() is RolloutState.ROLLING_BACK
     fleet.silent.clear()
     assert applies(fleet.decide()) == [f"rollback c0 {OLD}"]
 
@@ -277,4 +277,4 @@ def test_a_cluster_that_left_the_fleet_is_not_waited_for() -> None:
     fleet.now_s += INTERVAL_S
     fleet.well("c1")
     fleet.decide()
-    assert fleet.state is RolloutState.ROLLED_BACK
+    assert fleet.stands() is RolloutState.ROLLED_BACK

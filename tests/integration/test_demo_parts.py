@@ -190,12 +190,12 @@ async def test_a_fleet_that_does_not_come_up_is_no_success(monkeypatch: pytest.M
     """The step looks at the clusters, says what it ended as and why, and is the last one that is played."""
     good = DemoFleet.of_sample(sample_directory(), 3)
     broken = good.committed(good.with_bad_image())
-    monkeypatch.setattr(play.DemoFleet, "of_sample", lambda *_: broken)
+    monkeypatch.setattr(DemoFleet, "of_sample", lambda *_: broken)
     summary = await perform(Program(clusters=3), NoView())
     (step,) = summary.steps
     assert step.name == "initial-sync"
     assert step.result.startswith("Halted: rollout orders-")
-    assert "no baked release" in step.result
+    assert "1 failed in wave canary (0 allowed)" in step.result
     assert not step.wanted
     assert not summary.succeeded
     # The others came up all the same; of the broken one only the canary was touched.

@@ -234,6 +234,29 @@ async def as_daemon(plane: ControlPlane, path: Path) -> Recorded:
 
 
 @pytest.mark.controlplane
+def test_a_real_server_takes_the_manifests(control_plane: ControlPlane) -> None:
+    """Strictly validated by a dry-run, so a misspelt field is found here and not at a customer's."""
+
+    async def play() -> list[str]:
+        admin = KubeCluster("admin", await transport_from_kubeconfig(control_plane.kubeconfig))
+        taken = []
+        try:
+            for name in ("namespace.yaml", "daemon.yaml", "network-policy.yaml"):
+                for manifest in documents(DEPLOY / "kubernetes" / name):
+                    resource = await admin.resource(manifest["apiVersion"], manifest["kind"])
+                    if resource.namespaced:
+                        manifest["metadata"]["namespace"] = "default"  # as the kustomization's `namespace` does
+                    await admin.apply(manifest, uid=None, force=True, dry_run=True)
+                    taken.append(manifest["kind"])
+        finally:
+            await admin.close()
+        return taken
+
+    kinds = asyncio.run(play())
+    assert kinds == ["Namespace", "ServiceAccount", "Service", "StatefulSet", "NetworkPolicy"]
+
+
+@pytest.mark.controlplane
 def test_the_rights_suffice_and_every_one_is_used(control_plane: ControlPlane, tmp_path: Path) -> None:
     async def play() -> set[tuple[str, str, str]]:
         await as_administrator(control_plane)

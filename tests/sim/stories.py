@@ -70,6 +70,10 @@ class Stage:
         """Wait until `condition` holds, looking every second."""
         await self.world.until(condition, within_s, every_s=1)
 
+    async def arrives(self, application: str, cluster: str, tag: str) -> None:
+        """Wait until `tag` is live on `cluster`."""
+        await self.reach(lambda: self.tag(application, cluster) == tag)
+
     # ---- what the store says -----------------------------------------------------------------------------------
 
     @property
@@ -212,13 +216,13 @@ def tell(
     applications: int = 1,
     on_failure: str = "rollback",
     settings: DaemonSettings | None = None,
-    **more: str | None,
+    files: Mapping[str, str | None] | None = None,
 ) -> World:
-    """Tell `story`, from the moment at which the first commit is there and the daemon boots. `more` are files by path
-    (None leaves one out)."""
+    """Tell `story`, from the moment at which the first commit is there and the daemon boots. `files` are further ones
+    by path, or others in their place (None leaves one out)."""
     logging.getLogger("reconciler").setLevel(logging.CRITICAL + 1)
-    files = {**fleet_files(clusters, applications, on_failure), **more}
-    kept = {path: text for path, text in files.items() if text is not None}
+    first = {**fleet_files(clusters, applications, on_failure), **(files or {})}
+    kept = {path: text for path, text in first.items() if text is not None}
     world = World(seed=1, timings=QUICK, settings=settings or replace(DaemonSettings(), resync_interval_s=120.0))
 
     async def begin(world: World) -> None:

@@ -248,7 +248,7 @@ def test_an_empty_repository_at_the_start_waits_for_its_first_commit() -> None:
         assert stage.tags("app0") == {"1.0"}
 
     first = fleet_files(3, 1)
-    tell(story, **dict.fromkeys(first))
+    tell(story, files=dict.fromkeys(first))
 
 
 @pytest.mark.parametrize("gone", ["repository", "branch"])
@@ -317,7 +317,7 @@ def test_a_broken_commit_in_the_middle_of_a_takeover_keeps_the_takeover() -> Non
         assert [str(rollout.state) for rollout in stage.rollouts("app0")] == ["Succeeded", "Superseded", "Succeeded"]
         assert all(row.state is TargetState.SUCCEEDED for row in stage.rows(stage.last("app0")).values())
 
-    tell(story, **{POLICY: policy_file().replace("20s", "60s")})
+    tell(story, files={POLICY: policy_file().replace("20s", "60s")})
 
 
 @pytest.mark.parametrize("name", ["broken-yaml", "unknown-field", "unknown-trait", "no-targets", "broken-policy"])

@@ -68,7 +68,7 @@ def test_of_three_quick_commits_only_the_last_leaves_the_canary() -> None:
         await installed(stage)
         for tag in ("1.1", "1.2", "1.3"):
             stage.push("app0", tag)
-            await stage.reach(lambda tag=tag: stage.tag("app0", "c0") == tag)
+            await stage.arrives("app0", "c0", tag)
         await stage.settle()
         assert [str(each.state) for each in stage.rollouts("app0")] == [
             "Succeeded",
@@ -80,7 +80,7 @@ def test_of_three_quick_commits_only_the_last_leaves_the_canary() -> None:
         assert [job_writes(stage, name) for name in ("c0", "c1", "c2")] == [4, 2, 2]
         assert stage.source().last_baked == stage.world.repository.refs["main"]
 
-    tell(story, **{"policies/quick.yaml": policy_file().replace("20s", "60s")})
+    tell(story, files={"policies/quick.yaml": policy_file().replace("20s", "60s")})
 
 
 def test_a_revert_during_a_rollout_goes_back_where_it_has_been_and_nowhere_else() -> None:
@@ -96,7 +96,7 @@ def test_a_revert_during_a_rollout_goes_back_where_it_has_been_and_nowhere_else(
         assert stage.last("app0").state is RolloutState.SUCCEEDED
         assert stage.source().last_applied == stage.world.repository.refs["main"]
 
-    tell(story, **{"policies/quick.yaml": policy_file().replace("20s", "60s")})
+    tell(story, files={"policies/quick.yaml": policy_file().replace("20s", "60s")})
 
 
 def test_a_revert_during_a_rollback_meets_it() -> None:
@@ -167,7 +167,7 @@ def test_a_cluster_that_leaves_in_the_middle_of_a_rollout_does_not_hold_it_up() 
         assert stage.last("app0").state is RolloutState.SUCCEEDED
         assert stage.tag("app0", "c2") == "1.0"
 
-    tell(story, **{"policies/quick.yaml": policy_file().replace("20s", "60s")})
+    tell(story, files={"policies/quick.yaml": policy_file().replace("20s", "60s")})
 
 
 def test_a_removed_application_keeps_its_objects() -> None:
@@ -195,7 +195,7 @@ def test_an_unreachable_canary_holds_the_rollout_with_its_reason_and_no_storm_of
         await stage.looked()
         assert stage.waits("app0") == {"sim/app0@c0": "ClusterUnreachable", "wave:canary": "TooManyUnreachable"}
         lines = len(stage.audit("ClusterUnreachable"))
-        await stage.world.sleep(4 * 3600)
+        await stage.world.sleep(3600)
         assert stage.last("app0").state is RolloutState.ACTIVE
         assert stage.tags("app0") == {"1.0"}
         assert stage.alerts() == []
@@ -236,7 +236,7 @@ def test_a_cluster_that_was_out_of_reach_catches_up_when_it_returns(restarted: b
         assert stage.assignment("app0", "c3").due is None
         assert {name: len(stage.writes(name)) for name in before} == before
 
-    tell(story, clusters=4, **{"policies/quick.yaml": lenient()})
+    tell(story, clusters=4, files={"policies/quick.yaml": lenient()})
 
 
 def test_it_catches_up_to_the_last_good_release_when_the_newest_one_was_stopped_meanwhile() -> None:
@@ -255,7 +255,7 @@ def test_it_catches_up_to_the_last_good_release_when_the_newest_one_was_stopped_
         assert stage.tags("app0") == {"1.1"}
         assert stage.waits("app0")["sim/app0@c3"] == "Quarantined"
 
-    tell(story, clusters=4, **{"policies/quick.yaml": lenient()})
+    tell(story, clusters=4, files={"policies/quick.yaml": lenient()})
 
 
 # ---- failures ----------------------------------------------------------------------------------------------------
@@ -272,7 +272,7 @@ def test_a_halted_rollout_stays_halted_until_a_new_digest_comes() -> None:
             assert stage.last("app0").id == halted.id
             assert stage.last("app0").state is RolloutState.HALTED
         stage.commit({"README.md": "says nothing new"})
-        await stage.world.sleep(3600)
+        await stage.world.sleep(900)
         assert stage.last("app0").id == halted.id
         assert [stage.tag("app0", name) for name in ("c0", "c1", "c2")] == ["1.1-crash-loop", "1.0", "1.0"]
         assert stage.alerts() == ["TooManyFailures"]
@@ -298,7 +298,7 @@ def test_a_first_installation_that_fails_halts_and_deletes_nothing() -> None:
         await stage.settle()
         assert stage.tags("app0") == {"1.1"}
 
-    tell(story, **{path_of("app0"): application_file("app0", "1.0-fails-at-start")})
+    tell(story, files={path_of("app0"): application_file("app0", "1.0-fails-at-start")})
 
 
 def test_a_rollback_that_fails_halts_and_says_so() -> None:
@@ -402,7 +402,7 @@ def test_a_dropped_job_is_deleted_only_within_max_deletes(max_deletes: str, dele
 
     both = application_file("app0", "1.0").replace("  - name: config\n", TWO_JOBS + "  - name: config\n")
     policy = policy_file().replace("  onFailure", f"  maxDeletes: {max_deletes}\n  onFailure")
-    tell(story, **{path_of("app0"): both, "policies/quick.yaml": policy})
+    tell(story, files={path_of("app0"): both, "policies/quick.yaml": policy})
 
 
 # ---- drift -------------------------------------------------------------------------------------------------------
@@ -563,7 +563,7 @@ def test_a_job_that_is_to_be_suspended_succeeds_without_a_bake() -> None:
         assert live is not None
         assert live["status"]["lifecycleState"] == "SUSPENDED"
 
-    tell(story, **{"policies/quick.yaml": LONG})
+    tell(story, files={"policies/quick.yaml": LONG})
 
 
 def test_a_bounded_job_that_has_finished_succeeds_without_a_bake() -> None:
@@ -580,7 +580,7 @@ def test_a_bounded_job_that_has_finished_succeeds_without_a_bake() -> None:
 
     batch = "flinkConfiguration: {execution.runtime-mode: BATCH}\n      job: {"
     application = application_file("app0", "1.0").replace("job: {", batch)
-    tell(story, **{path_of("app0"): application, "policies/quick.yaml": LONG})
+    tell(story, files={path_of("app0"): application, "policies/quick.yaml": LONG})
 
 
 # ---- time --------------------------------------------------------------------------------------------------------
@@ -605,7 +605,7 @@ def canary_bake_s(jump_s: float) -> float:
         await stage.settle()
         assert stage.tags("app0") == {"1.1"}
 
-    tell(story, clusters=1, **{"policies/quick.yaml": policy_file().replace("20s", "5m")})
+    tell(story, clusters=1, files={"policies/quick.yaml": policy_file().replace("20s", "5m")})
     return took
 
 

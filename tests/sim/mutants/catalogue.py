@@ -46,21 +46,6 @@ MUTANTS = (
         ("verdict is None or verdict.health is Health.UNKNOWN or", "verdict is None or"),
     ),
     _mutant(
-        "a-verdict-of-another-release-counts",
-        "core.observation",
-        "found if found is not None and found.digest == digest else None",
-        "found",
-    ),
-    _mutant(
-        "health-counts-before-our-write-is-seen",
-        "core.advance",
-        "    if verdict is None or not verdict.applied:\n        return Step(row.target, replace(row, reason=Reason(",
-        "    if verdict is None:\n        return Step(row.target, replace(row, reason=Reason(",
-        ("    if verdict.sync is not Sync.IN_SYNC:\n        return Step(\n", "    if False:\n        return Step(\n"),
-        ("if verdict.sync in (Sync.DIFFERS, Sync.MISSING):\n        # What", "if False:\n        # What"),
-        ("    if intents is not None and intents.pending:\n        return Step(row.target, row)\n", ""),
-    ),
-    _mutant(
         "ignore-max-concurrent",
         "core.decide",
         "if gate is None and slots_held(work.rows) >= wave.max_concurrent:",
