@@ -52,6 +52,7 @@ sim: $(STAMP)  ## Run 200 seeds of the simulator with all its invariants (SEEDS=
 
 soak: $(STAMP)  ## The long proof: 10,000 seeds of the simulator
 	$(BIN)/python -m reconciler.sim --seeds 10000 --output bench/results/soak.json
+	$(BIN)/python -m tests.sim.mutants
 
 docs: $(STAMP)  ## Check the docs against the code: links, commands, settings, examples
 	$(BIN)/python -m pytest -q tests/test_docs.py tests/core/test_spec_pages.py

@@ -53,6 +53,7 @@ from reconciler.shell.notify import LogNotifier
 from reconciler.shell.ports import Clock, Notifier, Timer
 from reconciler.shell.schedule import Schedule, WallSchedule
 from reconciler.shell.store.opening import open_store
+from reconciler.shell.store.timed import TimedStore
 from reconciler.shell.store.sqlite import SqlStore
 from reconciler.shell.transport import Transport
 
@@ -206,7 +207,7 @@ def build(parts: Parts, settings: DaemonSettings, on_failure: OnFailure) -> Asse
         executors.append(executor)
         sources[repository.name] = _source(repository, parts, executor)
     ports = Ports(
-        store=store,
+        store=TimedStore(store, metrics),
         clock=clock,
         schedule=schedule,
         sources=sources,

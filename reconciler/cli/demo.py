@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
 import logging
 import os
@@ -61,6 +62,8 @@ def main(arguments: argparse.Namespace) -> int:
         return EXIT_BY_SIGNAL + error.number
     except SampleError as error:
         raise CommandError(USAGE, "usage", str(error)) from error
+    except BrokenPipeError:
+        raise  # whoever read the lines has seen enough
     except (GitFailedError, DaemonFailedError, OSError) as error:
         raise CommandError(FAILED, "demo-failed", str(error), "--log FILE shows what the daemon said") from error
     finally:
@@ -94,6 +97,8 @@ def _view(*, headless: bool, silent: bool, colour: bool) -> View:
         return NoView()
     console = Console(no_color=not colour, highlight=False)
     if headless or not console.is_terminal or console.is_dumb_terminal:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a stream that knows ASCII only gets what it can show
         return LineView(sys.stdout)
     return TerminalView(console)
 

@@ -44,7 +44,7 @@ class ApplicationFacts:
     `goals`: what Git asks for, digest by cluster; None where the application cannot be decided now (`blocked` says
     why). `rows`: for each target its rows in active rollouts, oldest first. `prunable`: objects in the inventory that
     the assigned release no longer has, by target, in deletion order. `deletions_allowed` is False while anything of the
-    source could not be read whole. No new release goes to `blocked_clusters`: their documents are broken. `stopped` are
+    source could not be read whole. `aborted`: targets whose last rollout was aborted while it had them in flight. No new release goes to `blocked_clusters`: their documents are broken. `stopped` are
     the active rollouts that are paused, halted or on their way back: nothing is deleted on their targets."""
 
     application: str
@@ -56,6 +56,7 @@ class ApplicationFacts:
     quarantined: frozenset[str] = frozenset()
     prunable: Mapping[Target, tuple[InventoryItem, ...]] = field(default_factory=dict)
     prune_failed: Mapping[Target, Reason] = field(default_factory=dict)
+    aborted: frozenset[Target] = frozenset()
     blocked_clusters: Mapping[str, Reason] = field(default_factory=dict)
     stopped: frozenset[str] = frozenset()
     deletions_allowed: bool = False
@@ -102,6 +103,8 @@ def decide_application(facts: ApplicationFacts, now: Now) -> ApplicationDecision
             due = due and assignment is not None and assignment.due == found.digest
         take_over.extend(_taken_over(facts, target, found))
     take_over.extend(_left(facts))
+    if goals:
+        goals.extend(_unproven(facts))
     steps: list[Step] = []
     for target in sorted(facts.seen.assignments):
         if _in_rollout(facts, target):
@@ -120,6 +123,19 @@ def decide_application(facts: ApplicationFacts, now: Now) -> ApplicationDecision
 def _in_rollout(facts: ApplicationFacts, target: Target) -> bool:
     """True if an active rollout decides the target: one that has it and has not settled it."""
     return any(row.state not in SETTLED_STATES for _, row in facts.rows.get(target, ()))
+
+
+def _unproven(facts: ApplicationFacts) -> list[Goal]:
+    """Targets that have what Git asks for, but from a rollout that was aborted before it had baked there. They come
+    along when the others go on: without its canary the next wave would trust a release that proved nothing."""
+    found = []
+    for target in sorted(facts.aborted):
+        assignment = facts.seen.assignments.get(target)
+        if assignment is None or _in_rollout(facts, target) or facts.goals.get(target.cluster) != assignment.digest:
+            continue
+        if assignment.baked != assignment.digest:
+            found.append(Goal(target, assignment.digest, assignment.digest, assignment.baked))
+    return found
 
 
 def _wanted(facts: ApplicationFacts, target: Target) -> str:

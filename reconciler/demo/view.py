@@ -23,7 +23,7 @@ from rich.text import Text
 from reconciler.core.values import clean_text
 from reconciler.demo import text
 from reconciler.demo.outcome import StepOutcome, Summary
-from reconciler.demo.picture import ApplicationLine, Picture, TargetLine, picture_of
+from reconciler.demo.picture import ApplicationLine, Picture, TargetLine, WaveLine, picture_of
 from reconciler.demo.play import Program
 from reconciler.demo.scene import Scene
 from reconciler.demo.stage import Stage
@@ -36,7 +36,8 @@ LINE_LENGTH_MAX = 500
 TOLD_SHOWN = 5
 #: Lines for targets or applications in a view; what does not fit is counted.
 LINES_MAX = 14
-BAR_WIDTH = 12
+#: Columns of a bar, on a terminal of that many columns and more.
+BAR_WIDTHS = ((110, 12), (0, 5))
 _COLOURS = {
     "Succeeded": "green",
     "Baking": "cyan",
@@ -274,14 +275,15 @@ class TerminalView(_Paced):
     # ---- drawing -------------------------------------------------------------------------------------------------
 
     def _drawn(self, picture: Picture, scene: Scene) -> RenderableType:
+        width = next(width for columns, width in BAR_WIDTHS if self._console.width >= columns)
         parts: list[RenderableType] = [self._status(picture, scene)]
         moving = picture.applications
         if len({line.application for line in moving}) == 1:
-            parts.append(_targets([target for line in moving[-1:] for target in line.targets]))
+            parts.append(_targets(moving[-1].targets, width))
         elif moving:
-            parts.append(_applications(moving))
+            parts.append(_applications(moving, width))
         if picture.astray:
-            parts.append(_targets(picture.astray, first="application", bake=False))
+            parts.append(_targets(picture.astray, 0, first="application"))
         parts.extend(Padding(told, (0, 0, 0, 1)) for told in self._told(picture)[-TOLD_SHOWN:])
         return Group(*parts)
 
@@ -312,15 +314,15 @@ def _alert(moment: str, application: str, message: str) -> Text:
     return Text(f"{moment}  ALERT {application}: {clean_text(message, 300)}", style="bold red")
 
 
-def _bar(done: float, colour: str) -> ProgressBar:
-    return ProgressBar(total=1.0, completed=done, width=BAR_WIDTH, complete_style=colour, finished_style="green")
+def _bar(done: float, colour: str, width: int) -> ProgressBar:
+    return ProgressBar(total=1.0, completed=done, width=width, complete_style=colour, finished_style="green")
 
 
-def _targets(targets: Iterable[TargetLine], *, first: str = "wave", bake: bool = True) -> Table:
-    """A line per target: wave (or application), cluster, state, how much of its bake is done, what the operator says
-    of its job, what it waits for."""
+def _targets(targets: Iterable[TargetLine], bar_width: int, *, first: str = "wave") -> Table:
+    """A line per target: wave (or application), cluster, state, how much of its bake is done (unless `bar_width` is
+    0), what the operator says of its job, what it waits for."""
     table = Table(box=None, pad_edge=False, padding=(0, 1), expand=True)
-    heads = [f" {first}", "cluster", "state", *(["bake"] if bake else []), "operator says", "waits for"]
+    heads = [f" {first}", "cluster", "state", *(["bake"] if bar_width else []), "operator says", "waits for"]
     for number, name in enumerate(heads, start=1):
         last = number == len(heads)
         table.add_column(name, header_style="dim", ratio=1 if last else None, no_wrap=True, overflow="ellipsis")
@@ -330,7 +332,7 @@ def _targets(targets: Iterable[TargetLine], *, first: str = "wave", bake: bool =
         colour = _COLOURS.get(target.state, "white")
         shown = target.wave if target.wave != group else ""
         group = target.wave
-        bar = [_bar(target.done, colour)] if bake else []
+        bar = [_bar(target.done, colour, bar_width)] if bar_width else []
         fine = target.flink.endswith("/RUNNING") or not target.flink
         flink = Text(target.flink, style="dim" if fine else "yellow")
         note = Text(clean_text(target.note, 200))
@@ -340,7 +342,7 @@ def _targets(targets: Iterable[TargetLine], *, first: str = "wave", bake: bool =
     return table
 
 
-def _applications(lines: Iterable[ApplicationLine]) -> Table:
+def _applications(lines: Iterable[ApplicationLine], bar_width: int) -> Table:
     """A line per application: its waves side by side, and the one gate that it waits for."""
     listed = list(lines)
     names = list(dict.fromkeys(wave.name for line in listed for wave in line.waves))
@@ -354,7 +356,7 @@ def _applications(lines: Iterable[ApplicationLine]) -> Table:
         cells: list[RenderableType] = []
         for name in names:
             wave = waves.get(name)
-            cells.append(Text("") if wave is None else _wave_cell(wave.baked, wave.targets, wave.done, wave.open))
+            cells.append(Text("") if wave is None else _wave_cell(wave, bar_width))
         last = Text(line.state, style=_COLOURS.get(line.state, "white")) if line.ended else Text(line.waits_for)
         table.add_row(f" {line.application}{line.kind}", *cells, last)
     if len(listed) > LINES_MAX:
@@ -362,7 +364,8 @@ def _applications(lines: Iterable[ApplicationLine]) -> Table:
     return table
 
 
-def _wave_cell(baked: int, targets: int, done: float, is_open: bool) -> RenderableType:
+def _wave_cell(wave: WaveLine, bar_width: int) -> RenderableType:
     cell = Table.grid(padding=(0, 1))
-    cell.add_row(_bar(done, "cyan"), Text(f"{baked}/{targets}", style="" if is_open else "dim"))
+    count = Text(f"{wave.baked}/{wave.targets}", style="" if wave.open else "dim")
+    cell.add_row(_bar(wave.done, "cyan", bar_width), count)
     return cell

@@ -238,6 +238,7 @@ class Daemon:
             on_heard=lane.heard,
             check_interval_s=settings.check_interval_s,
             resync_interval_s=settings.resync_interval_s,
+            metrics=self.ports.metrics,
         )
         self.lanes[cluster.name] = lane
         self.board.clusters[cluster.name] = ClusterEntry(lane.view, lane.freshness, region)

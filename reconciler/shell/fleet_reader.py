@@ -11,6 +11,7 @@ broken ones, and then the newest commit over it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -66,7 +67,10 @@ class FleetReader:
         while blobs := wanted(files, contents, self._cache):
             contents.update({blob: large[blob] for blob in blobs if blob in large})
             contents.update(await self._source.read([blob for blob in blobs if blob not in large]))
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
         snapshot, self._cache, counters = compile_fleet(files, contents, self._cache, self._settings)
+        self._metrics.observe("compile_duration_seconds", loop.time() - started_s)
         self._metrics.add("blobs_read", counters.blobs_read)
         self._metrics.add("documents_parsed", counters.documents_parsed)
         self._metrics.add("applications_compiled", counters.applications_compiled)

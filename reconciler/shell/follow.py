@@ -103,10 +103,14 @@ class Follower:
 
     async def watch_for_ever(self, idle_s: float) -> None:
         """List, watch from there, and go on from where each watch ended, until cancelled."""
+        reason = "start"
         while True:
             try:
                 if not self._resume_from:
                     self._resume_from = await self._list()
+                    if self._mirror.metrics is not None:
+                        self._mirror.metrics.add("watch_relists", reason=reason)
+                    reason = "version-too-old"
                 events = await self._watch(idle_s)
                 # A server that ends every watch at once must not be asked in a tight loop.
                 pause_s = 0.0 if events else self._watch_backoff.failed()
@@ -138,6 +142,8 @@ class Follower:
                     with self._mirror.at_work():
                         await self._handle(event)
                     count += 1
+                    if self._mirror.metrics is not None:
+                        self._mirror.metrics.add("watch_events")
                     self._watch_backoff.succeeded()
         return count
 

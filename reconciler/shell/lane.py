@@ -26,6 +26,7 @@ from reconciler.core.model import (
     Reason,
     Sync,
     Target,
+    TargetVerdict,
     Verb,
 )
 from reconciler.shell.context import INTENTS, Context
@@ -360,6 +361,16 @@ class Lane:
             self._unit.wake(INTENTS)
         self._wake_owners(target)
 
+    def _count_drift(self, before: TargetVerdict | None, after: TargetVerdict) -> None:
+        """Drift is a target that was what is assigned, no longer is, and is assigned the same still."""
+        if before is None or before.digest != after.digest:
+            return
+        drifted = [verdict.sync in (Sync.DIFFERS, Sync.MISSING) for verdict in (before, after)]
+        if before.sync is Sync.IN_SYNC and drifted[1]:
+            self.context.metrics.add("drift_found")
+        elif drifted[0] and after.sync is Sync.IN_SYNC and self._assigned[after.target].heal_streak:
+            self.context.metrics.add("drift_healed")
+
     def _wake_owners(self, target: Target, sync: Sync = Sync.IN_SYNC) -> None:
         """Tell whom this target concerns. Its source decides what is in no rollout, and heals what has left one."""
         units = self.context.board.watchers(target)
@@ -383,6 +394,7 @@ class Lane:
             board.verdicts[verdict.target] = verdict
             if known is not None and replace(verdict, observed_at=known.observed_at) == known:
                 continue
+            self._count_drift(known, verdict)
             self._wake_owners(verdict.target, verdict.sync)
         for target in found.dropped:
             board.verdicts.pop(target, None)

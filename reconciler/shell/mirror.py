@@ -16,6 +16,7 @@ from reconciler.core.model import Manifest, ObjectKey, Reason
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_errors import KubeError
 from reconciler.shell.live import LiveCache, NotSeen
+from reconciler.shell.metrics import Metrics
 from reconciler.shell.ports import Clock
 
 READS_AGAIN_MAX = 3
@@ -30,7 +31,9 @@ class Mirror:
         clock: Clock,
         on_change: Callable[[Sequence[ObjectKey]], None],
         on_heard: Callable[[], None],
+        metrics: Metrics | None = None,
     ) -> None:
+        self.metrics = metrics
         self.cluster = cluster
         self.cache = LiveCache()
         self.heard_at: float | None = None

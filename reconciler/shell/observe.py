@@ -23,6 +23,7 @@ from reconciler.shell.follow import Follower, Kind, pause_until
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_errors import KubeError
 from reconciler.shell.live import GroupKind, LiveCache, NotSeen
+from reconciler.shell.metrics import Metrics
 from reconciler.shell.mirror import Mirror
 from reconciler.shell.ports import Clock
 from reconciler.shell.scope import Scope
@@ -69,9 +70,10 @@ class Observer:
         check_interval_s: float = CHECK_INTERVAL_S,
         resync_interval_s: float = RESYNC_INTERVAL_S,
         watch_idle_s: float = WATCH_IDLE_S,
+        metrics: Metrics | None = None,
     ) -> None:
         """`jitter` returns numbers from 0 to 1 (a Random's `random`)."""
-        self._mirror = Mirror(cluster, clock, on_change, on_heard)
+        self._mirror = Mirror(cluster, clock, on_change, on_heard, metrics)
         self._clock = clock
         self._scope = scope
         self._selector = selector

@@ -5,12 +5,27 @@ rollout_id = open_rollout(tx, "fleet", sha, snapshot, "shop/orders", decision, 1
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from reconciler.core.change import change_of
 from reconciler.core.decide_source import ApplicationDecision, Goal
 from reconciler.core.fleet_model import FleetSnapshot
-from reconciler.core.model import Now, Release, Rollout, RolloutState, RolloutTarget, digest_of
+from reconciler.core.model import (
+    Assignment,
+    Now,
+    Release,
+    Rollout,
+    RolloutState,
+    RolloutTarget,
+    Target,
+    TargetState,
+    digest_of,
+)
 from reconciler.core.waves import freeze
 from reconciler.shell.ports import AuditRow, Tx
+
+#: How many ended rollouts are looked through for one that was aborted.
+ROLLOUTS_SEARCHED_MAX = 5
 
 
 def open_rollout(
@@ -81,3 +96,20 @@ def _rollout_id(tx: Tx, application: str, sha: str, goals: tuple[Goal, ...]) -> 
         if tx.rollout(found) is None:
             return found
         number += 1
+
+
+def aborted_targets(tx: Tx, application: str, assignments: Mapping[Target, Assignment]) -> frozenset[Target]:
+    """Of `assignments` the targets whose newest rollout was aborted while it had them in flight: they have a release
+    that never baked there, and no rollout that would see to it."""
+    suspects = {target for target, found in assignments.items() if found.digest and found.digest != found.baked}
+    aborted: set[Target] = set()
+    for rollout in tx.rollouts(application=application, active=False, limit=ROLLOUTS_SEARCHED_MAX) if suspects else ():
+        rows = {row.target: row for row in tx.rollout_targets(rollout.id)}
+        for target in sorted(suspects & set(rows)):
+            suspects.discard(target)
+            row = rows[target]
+            if row.changed and row.state is TargetState.SKIPPED and row.to_digest == assignments[target].digest:
+                aborted.add(target)
+        if not suspects:
+            break
+    return frozenset(aborted)

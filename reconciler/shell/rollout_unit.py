@@ -49,7 +49,7 @@ class _Outcome:
     recheck_at: float | None
     lanes: frozenset[str]
     changed: bool
-    alerts: bool = False
+    alerts: tuple[str, ...] = ()  # the level of each that was raised
 
 
 class RolloutUnit:
@@ -98,6 +98,8 @@ class RolloutUnit:
             context.hub.wake(f"lane:{cluster}", INTENTS)
         if outcome.changed:
             context.hub.wake(f"source:{self._source}", *self._applications)
+        for level in outcome.alerts:
+            context.metrics.add("alerts", level=level)
         if outcome.alerts:
             context.hub.wake(OUTBOX)
         return outcome
@@ -137,7 +139,7 @@ class RolloutUnit:
             after = tx.update_rollout(after)
             audit_state(tx, rollout, after, now)
         settled = _settled(decision, rows)
-        alerts = any(isinstance(action, Alert) for action in decision.actions)
+        alerts = tuple(action.level for action in decision.actions if isinstance(action, Alert))
         return _Outcome(after, decision.waits, decision.recheck_at, frozenset(lanes), settled, alerts)
 
 

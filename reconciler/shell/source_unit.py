@@ -37,7 +37,7 @@ from reconciler.shell.context import Context
 from reconciler.shell.fleet_reader import FleetReader, changed_applications
 from reconciler.shell.hub import Unit
 from reconciler.shell.logs import event
-from reconciler.shell.open_rollout import open_rollout
+from reconciler.shell.open_rollout import aborted_targets, open_rollout
 from reconciler.shell.ports import AuditRow, Commit, Source, SourceError, SourceRow, Tx
 from reconciler.shell.progress import Progress
 from reconciler.shell.record import ledgers_for, record_decision
@@ -335,6 +335,7 @@ class SourceUnit:
             quarantined=frozenset(row.digest for row in tx.quarantined(application)),
             prunable={target: items for target, items in pruning.items() if items},
             prune_failed=_failed_prunes(tx, source_name(self.name), set(targets)),
+            aborted=aborted_targets(tx, application, assignments),
             blocked_clusters=snapshot.blocked_clusters if snapshot is not None else {},
             stopped=frozenset(rollout.id for rollout in active if rollout.state is not RolloutState.ACTIVE),
             deletions_allowed=snapshot is not None and snapshot.deletions_allowed,

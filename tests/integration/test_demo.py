@@ -178,6 +178,26 @@ def lines_until(stream: IO[str], part: str) -> Iterator[str]:
             return
 
 
+def test_whoever_reads_may_go_away(tmp_path: Path) -> None:
+    """`reconciler demo --headless | head -1` ends, without a word about it."""
+    with subprocess.Popen(
+        [*DEMO, "--headless", "--clusters", "3"],
+        cwd=tmp_path,
+        env=environment(tmp_path) | {"PYTHONIOENCODING": "ascii"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "== Step 1 of 4 ? initial-sync" in list(lines_until(process.stdout, "== Step 1"))[-1]
+        process.stdout.close()
+        errors = process.stderr.read()
+        assert process.wait(TIMEOUT_S) == 128 + signal.SIGPIPE, errors
+    assert errors == ""
+    assert left_behind(tmp_path) == []
+
+
 # ---- wrong use -----------------------------------------------------------------------------------------------------
 
 

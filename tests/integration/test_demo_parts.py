@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import io
 import os
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from reconciler.cli.offline import compile_path
 from reconciler.core.model import (
@@ -30,7 +33,7 @@ from reconciler.demo.fleet import APPLICATION_FILE, RINGS, DemoFleet, SampleErro
 from reconciler.demo.play import Program, perform
 from reconciler.demo.stage import Stage, open_stage
 from reconciler.demo.traffic import Traffic
-from reconciler.demo.view import NoView
+from reconciler.demo.view import NoView, TerminalView
 from reconciler.resources import sample_directory
 from reconciler.sim.operator import FLINK_GROUP
 
@@ -191,7 +194,9 @@ async def test_a_fleet_that_does_not_come_up_is_no_success(monkeypatch: pytest.M
     good = DemoFleet.of_sample(sample_directory(), 3)
     broken = good.committed(good.with_bad_image())
     monkeypatch.setattr(DemoFleet, "of_sample", lambda *_: broken)
-    summary = await perform(Program(clusters=3), NoView())
+    screen = io.StringIO()
+    view = TerminalView(Console(file=screen, force_terminal=True, width=100, height=40))
+    summary = await perform(Program(clusters=3), view)
     (step,) = summary.steps
     assert step.name == "initial-sync"
     assert step.result.startswith("Halted: rollout orders-")
@@ -200,6 +205,18 @@ async def test_a_fleet_that_does_not_come_up_is_no_success(monkeypatch: pytest.M
     assert not summary.succeeded
     # The others came up all the same; of the broken one only the canary was touched.
     assert step.targets_touched == summary.targets - 2
+    shown = re.sub("\x1b[^A-Za-z]*[A-Za-z]", "", screen.getvalue())
+    for part in (
+        "Step 1 of 4 · initial-sync",
+        "policy clock 08:",
+        "baked 12 min of 30 min",
+        "ALERT sample/orders: 1 failed",
+    ):
+        assert part in shown
+    assert "Step 2 of 4" not in shown
+    assert "Step initial-sync did not end as it was to: Halted" in " ".join(shown.split())
+    # The cursor that the view had hidden is there again.
+    assert screen.getvalue().rfind("\x1b[?25h") > screen.getvalue().rfind("\x1b[?25l")
 
 
 def test_a_scenario_is_played_with_all_before_it() -> None:

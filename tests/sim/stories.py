@@ -175,6 +175,11 @@ class Stage:
         ours = [entry for entry in log if entry.manager == MANAGER and not entry.dry_run and entry.code < 300]
         return sorted(ours, key=lambda entry: (entry.time, entry.sequence))
 
+    def job_writes(self, cluster: str, application: str = "app0") -> int:
+        """How often we wrote the FlinkDeployment of `application` there."""
+        keys = [entry.key for entry in self.writes(cluster)]
+        return sum((key.kind, key.name) == ("FlinkDeployment", application) for key in keys)
+
     def deletes(self) -> list[WriteEntry]:
         """Our own deletions."""
         return [entry for entry in self.writes() if entry.verb == "delete"]

@@ -53,13 +53,6 @@ MUTANTS = (
     ),
     _mutant("open-the-next-wave-early", "core.decide", "if row.wave <= number and", "if row.wave <= number + 1 and"),
     _mutant(
-        "a-halted-rollout-goes-on",
-        "core.decide",
-        "    if work.rollout.state is RolloutState.ACTIVE:\n        _start",
-        "    if work.rollout.state in (RolloutState.ACTIVE, RolloutState.HALTED):\n        _start",
-        seeds=30,
-    ),
-    _mutant(
         "a-halted-rollout-is-active-after-the-next-decision",
         "core.decide",
         "    work = _Work(rollout, list(rows))\n",

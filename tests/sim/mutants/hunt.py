@@ -84,6 +84,8 @@ def main(name: str) -> int:
     for seed in range(mutant.seeds):
         try:
             scenarios.run_seed(seed)
+        except (NameError, ImportError):
+            raise  # the checkout is broken, whatever the mutant does
         except Exception as error:  # noqa: BLE001 - whatever goes wrong is what is looked for
             sys.stdout.write(f"seed {seed}: {type(error).__name__}: {str(error)[:160]}\n")
             return 3
