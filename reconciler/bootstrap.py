@@ -53,8 +53,8 @@ from reconciler.shell.notify import LogNotifier
 from reconciler.shell.ports import Clock, Notifier, Timer
 from reconciler.shell.schedule import Schedule, WallSchedule
 from reconciler.shell.store.opening import open_store
-from reconciler.shell.store.timed import TimedStore
 from reconciler.shell.store.sqlite import SqlStore
+from reconciler.shell.store.timed import TimedStore
 from reconciler.shell.transport import Transport
 
 _LOG = logging.getLogger(__name__)

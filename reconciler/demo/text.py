@@ -6,8 +6,9 @@ opening(stage, program)      # the first lines, which say whose clock this is
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from reconciler.demo.fleet import RINGS
 from reconciler.demo.outcome import StepOutcome, Summary, WaveOutcome
 from reconciler.demo.stage import SOURCE, Stage
 
@@ -65,8 +66,13 @@ def waves_of(outcome: StepOutcome) -> list[str]:
     """The waves with their times; of many applications only how many waves of each name there were."""
     if len(outcome.waves) <= WAVES_LISTED_MAX:
         return [_wave(wave) for wave in outcome.waves]
-    names = list(dict.fromkeys(wave.name for wave in outcome.waves))
+    names = in_wave_order(wave.name for wave in outcome.waves)
     return [_waves(name, [wave for wave in outcome.waves if wave.name == name]) for name in names]
+
+
+def in_wave_order(names: Iterable[str]) -> list[str]:
+    """Each name once: the sample's waves in their order, then any others as they come."""
+    return sorted(dict.fromkeys(names), key=lambda name: RINGS.index(name) if name in RINGS else len(RINGS))
 
 
 def _wave(wave: WaveOutcome) -> str:

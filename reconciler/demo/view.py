@@ -152,6 +152,7 @@ class LineView(_Paced):
 
     def closes(self, summary: Summary) -> None:
         self._lines(["", text.closing(summary)])
+        self._scene = None
         if self._stays and self._stage is not None:
             self._lines(["The fleet goes on running until Ctrl-C.", *text.addresses(self._stage)])
 
@@ -345,7 +346,7 @@ def _targets(targets: Iterable[TargetLine], bar_width: int, *, first: str = "wav
 def _applications(lines: Iterable[ApplicationLine], bar_width: int) -> Table:
     """A line per application: its waves side by side, and the one gate that it waits for."""
     listed = list(lines)
-    names = list(dict.fromkeys(wave.name for line in listed for wave in line.waves))
+    names = text.in_wave_order(wave.name for line in listed for wave in line.waves)
     table = Table(box=None, pad_edge=False, padding=(0, 1), expand=True)
     table.add_column(" application", header_style="dim", no_wrap=True)
     for name in names:

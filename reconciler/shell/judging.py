@@ -34,7 +34,6 @@ from reconciler.shell.observe import Observer
 from reconciler.shell.releases import SentRelease
 
 DRY_RUNS_REMEMBERED_MAX = 10_000
-DRY_RUN_RETRY_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,6 @@ class Judging:
         self._target_of: dict[ObjectKey, Target] = {}
         self._items: dict[Target, dict[ObjectKey, InventoryItem]] = {}
         self._facts: dict[tuple[Target, ObjectKey], Facts] = {}
-        self._verdicts: dict[tuple[Target, ObjectKey], ObjectVerdict] = {}
         self._dirty: set[Target] = set()
         self._unwell: dict[Target, float] = {}
         self._dropped: set[Target] = set()
