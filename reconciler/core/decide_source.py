@@ -44,8 +44,9 @@ class ApplicationFacts:
     `goals`: what Git asks for, digest by cluster; None where the application cannot be decided now (`blocked` says
     why). `rows`: for each target its rows in active rollouts, oldest first. `prunable`: objects in the inventory that
     the assigned release no longer has, by target, in deletion order. `deletions_allowed` is False while anything of the
-    source could not be read whole. `aborted`: targets whose last rollout was aborted while it had them in flight. No new release goes to `blocked_clusters`: their documents are broken. `stopped` are
-    the active rollouts that are paused, halted or on their way back: nothing is deleted on their targets."""
+    source could not be read whole. No new release goes to `blocked_clusters`: their documents are broken. `stopped` are
+    the active rollouts that are paused, halted or on their way back: nothing is deleted on their targets. `aborted` are
+    targets whose last rollout was aborted while it had them in flight."""
 
     application: str
     revision: str

@@ -15,7 +15,7 @@ from typing import Any
 from reconciler.core.formats import is_dns_label, is_dns_subdomain
 from reconciler.core.model import Manifest, ObjectKey
 from reconciler.core.order import is_cluster_scoped
-from reconciler.core.ownership import OWN_PREFIX
+from reconciler.core.ownership import DECLARABLE_ANNOTATIONS, OWN_PREFIX
 from reconciler.core.problems import Problem
 from reconciler.core.schema import describe
 from reconciler.core.yaml_kube import Document, Path
@@ -139,7 +139,8 @@ def _refused_metadata(item: Located, metadata: Mapping[str, Any]) -> Iterator[Pr
             if value is not None and not isinstance(value, str):
                 says = f"the value of {name!r} is not a string"
                 yield item.problem(at, "invalid-type", says, "put it in quotes to make it a string")
-            if name.startswith(OWN_PREFIX):
+            declarable = field == "annotations" and name in DECLARABLE_ANNOTATIONS
+            if name.startswith(OWN_PREFIX) and not declarable:
                 yield item.problem(
                     at, "scope", f"{name} is not to be declared: it is the reconciler's own", "remove it"
                 )

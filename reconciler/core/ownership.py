@@ -13,8 +13,9 @@ from reconciler.core.model import Manifest, digest_of
 
 OWNER_LABEL = "reconciler.dev/owner"
 APPLICATION_ANNOTATION = "reconciler.dev/application"
-#: Labels and annotations that start so are ours: on live objects they mean something, in Git none may stand.
+#: Labels and annotations that start so are ours: on live objects they mean something, in Git only these may stand.
 OWN_PREFIX = "reconciler.dev/"
+DECLARABLE_ANNOTATIONS = frozenset({"reconciler.dev/bounded", "reconciler.dev/prune"})
 
 
 def owner_hash(installation_id: str, source: str, application: str) -> str:

@@ -126,7 +126,8 @@ class DeniedError(KubeError):
 
 
 class UnauthorizedError(KubeError):
-    """Our credentials are not accepted at all."""
+    """Our credentials are not accepted at all. That is about the way to the cluster and not about what was sent: it
+    passes when the token is renewed, and until then the cluster counts as one that does not answer."""
 
 
 class GoneError(KubeError):
@@ -327,7 +328,7 @@ def _refused(refusal: _Refusal) -> KubeError:
     if "does not support dry run" in refusal.message:
         return DryRunRefusedError(refusal.reason("DryRunRefused"), status=refusal.code)
     if refusal.code == 401:
-        return UnauthorizedError(refusal.reason("Unauthorized"), status=401)
+        return UnauthorizedError(refusal.reason("Unauthorized"), outcome=Outcome.TEMPORARY, status=401, answered=False)
     if refusal.code == 403:
         if refusal.has_cause("NamespaceTerminating"):
             return TerminatingError(refusal.reason("NamespaceTerminating"), outcome=Outcome.TEMPORARY, status=403)
@@ -359,7 +360,9 @@ def _not_kubernetes(response: Response, attempt: Attempt) -> KubeError:
     if response.status in (401, 403):
         kind = UnauthorizedError if response.status == 401 else ForbiddenError
         words = f"HTTP status {response.status} that is not the API server's: is something in front of it?"
-        return kind(Reason(kind.__name__.removesuffix("Error"), words), status=response.status, answered=False)
+        outcome = Outcome.TEMPORARY if response.status == 401 else Outcome.PERMANENT
+        reason = Reason(kind.__name__.removesuffix("Error"), words)
+        return kind(reason, outcome=outcome, status=response.status, answered=False)
     return unexpected_answer(
         f"HTTP status {response.status} and no Kubernetes status in it", attempt, response.status, retry_after_s
     )

@@ -320,6 +320,15 @@ def test_create_namespace_is_first_and_refuses_the_clusters_own() -> None:
     assert ("apps/one/app.yaml", "scope") in errors(build(files("kube-public")))
 
 
+def test_only_annotations_that_are_acted_upon_may_be_declared() -> None:
+    def files(name: str) -> dict[str, str]:
+        text = config_map("y").replace("name: y", f"name: y, annotations: {{{name}: disabled}}")
+        return fleet_files(**{"apps/one/app.yaml": application("one", manifests("x")), "apps/two/x.yaml": text})
+
+    assert build(files("reconciler.dev/prune")).snapshot.applications["test/two"].targets
+    assert ("apps/two/x.yaml", "scope") in errors(build(files("reconciler.dev/owner")))
+
+
 def test_clusters_are_typed() -> None:
     text = (
         "apiVersion: reconciler.dev/v1alpha1\nkind: Cluster\nmetadata: {name: a}\n"

@@ -202,7 +202,7 @@ TABLE: list[tuple[str, Response, Attempt, type[KubeError], str, Outcome]] = [
         READ,
         errors.UnauthorizedError,
         "Unauthorized",
-        Outcome.PERMANENT,
+        Outcome.TEMPORARY,
     ),
     (
         "webhook refuses dry-run",

@@ -260,6 +260,9 @@ class _Commits:
         del point
         return work(None)
 
+    async def prune_history(self, before_wall: float, keep: int) -> object:
+        raise AssertionError(f"nobody asked to drop history before {before_wall}, {keep}")
+
     async def close(self) -> None:
         """There is nothing to close."""
 
