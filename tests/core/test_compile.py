@@ -322,7 +322,7 @@ def test_create_namespace_is_first_and_refuses_the_clusters_own() -> None:
 
 def test_only_annotations_that_are_acted_upon_may_be_declared() -> None:
     def files(name: str) -> dict[str, str]:
-        text = config_map("y").replace("name: y", f"name: y, annotations: {{{name}: disabled}}")
+        text = config_map("other").replace("name: other", f"name: other, annotations: {{{name}: disabled}}")
         return fleet_files(**{"apps/one/app.yaml": application("one", manifests("x")), "apps/two/x.yaml": text})
 
     assert build(files("reconciler.dev/prune")).snapshot.applications["test/two"].targets
