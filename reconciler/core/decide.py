@@ -49,6 +49,11 @@ class _Work:
     steps: dict[Target, Step] = field(default_factory=dict)
     actions: list[Action] = field(default_factory=list)
     waits: list[Wait] = field(default_factory=list)
+    held: int = 0  # slots held by `rows`
+
+    def __post_init__(self) -> None:
+        self._places = {row.target: place for place, row in enumerate(self.rows)}
+        self.held = slots_held(self.rows)
 
     def put(self, step: Step) -> None:
         """Add `step`; a second one for a target goes on from the first."""
@@ -62,7 +67,9 @@ class _Work:
             step = Step(step.target, step.after or earlier.after, (*earlier.actions, *step.actions), cost)
         self.steps[step.target] = step
         if step.after is not None:
-            self.rows = [step.after if row.target == step.target else row for row in self.rows]
+            place = self._places[step.target]
+            self.held += (step.after.state in SLOT_HOLDING) - (self.rows[place].state in SLOT_HOLDING)
+            self.rows[place] = step.after
 
 
 def timing_of(rollout: Rollout, row: RolloutTarget) -> Timing:
@@ -90,12 +97,9 @@ def decide(rollout: Rollout, rows: Sequence[RolloutTarget], seen: Observation, n
         work.waits.append(Wait("", work.rollout.reason or Reason(str(work.rollout.state), "nothing new starts")))
     _heal(work, seen, now)
     _end(work, now)
-    steps = tuple(step for step in work.steps.values() if _says_something(step, rows))
+    before = {row.target: row for row in rows}
+    steps = tuple(step for step in work.steps.values() if step.actions or step.after != before[step.target])
     return Decision(work.rollout, steps, tuple(work.actions), tuple(work.waits), _recheck_at(work, now))
-
-
-def _says_something(step: Step, rows: Sequence[RolloutTarget]) -> bool:
-    return bool(step.actions) or any(row.target == step.target and row != step.after for row in rows)
 
 
 def _stop_if_over_budget(work: _Work) -> None:
@@ -163,7 +167,7 @@ def _start(work: _Work, seen: Observation, now: Now) -> None:
     for row in [row for row in work.rows if row.wave <= number and row.state is TargetState.WAITING]:
         wave = plan.waves[row.wave]
         gate = wave.closed or _closed_gate(row, work, seen, now)
-        if gate is None and slots_held(work.rows) >= wave.max_concurrent:
+        if gate is None and work.held >= wave.max_concurrent:
             gate = Reason("NoSlot", f"{wave.max_concurrent} targets at a time in wave {wave.name}")
         if gate is not None:
             work.waits.append(Wait(str(row.target), gate))
@@ -249,7 +253,7 @@ def _take_back(work: _Work, seen: Observation, now: Now) -> None:
         if stop is not None:
             work.waits.append(Wait(str(row.target), replace(stop, message=f"{stop.message}; rollback waits for it")))
             continue
-        if row.state not in SLOT_HOLDING and slots_held(work.rows) >= wave.max_concurrent:
+        if row.state not in SLOT_HOLDING and work.held >= wave.max_concurrent:
             reason = Reason("NoSlot", f"{wave.max_concurrent} targets at a time in wave {wave.name}")
             work.waits.append(Wait(str(row.target), reason))
             continue

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from reconciler.core.model import (
     FAILURE_STATES,
-    SETTLED_STATES,
     SLOT_STATES,
     FrozenPlan,
     Reason,
@@ -86,11 +85,6 @@ def over_budget(plan: FrozenPlan, rows: Sequence[RolloutTarget]) -> Reason | Non
             message = f"{len(failed)} failed in wave {wave.name} ({wave.max_failures} allowed); {first.target}: {why}"
             return Reason("TooManyFailures", message)
     return None
-
-
-def unsettled(rows: Sequence[RolloutTarget]) -> list[RolloutTarget]:
-    """The rows to which something may still happen."""
-    return [row for row in rows if row.state not in SETTLED_STATES]
 
 
 def can_go_back(row: RolloutTarget) -> bool:

@@ -120,7 +120,7 @@ class RolloutUnit:
         seen = Observation(
             verdicts,
             clusters,
-            {row.target: found for row in rows if (found := tx.assignment(row.target)) is not None},
+            {found.target: found for name in self._applications for found in tx.assignments(application=name)},
             intent_summaries(tx, owner_of(self.id), rows),
             held_by_others(tx, self.id, rows),
             stopped_elsewhere(tx, self.id, self._applications),
