@@ -122,7 +122,7 @@ class WavesResult:
             names = ", ".join(wave["clusters"]) or "no cluster: skipped"
             lines.append(f"{wave['name']}: {names}")
             lines.append(
-                f"  {wave['targets']} targets, {wave['max_concurrent']} at a time, bake {_duration(wave['bake_s'])}, "
+                f"  {count(wave['targets'], 'target')}, {wave['max_concurrent']} at a time, bake {_duration(wave['bake_s'])}, "
                 f"at least {_duration(wave['minimum_s'])}; stops above {wave['max_failures']} failed, "
                 f"waits above {wave['max_unreachable']} unreachable"
             )
@@ -230,8 +230,14 @@ def problems_text(problems: Sequence[Problem]) -> str:
     """One line per problem, and a last one that counts them."""
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
     lines = [str(problem) for problem in problems]
-    lines.append(f"{errors} errors, {len(problems) - errors} warnings" if problems else "no problems")
+    counted = f"{count(errors, 'error')}, {count(len(problems) - errors, 'warning')}"
+    lines.append(counted if problems else "no problems")
     return "\n".join(lines) + "\n"
+
+
+def count(number: int, word: str) -> str:
+    """1 error, 2 errors."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def problems_json(problems: Sequence[Problem]) -> dict[str, Any]:

@@ -187,8 +187,8 @@ def _kept_from_writing(row: RolloutTarget, seen: Observation, now: Now) -> Reaso
     name = row.target.cluster
     cluster = seen.clusters.get(name)
     if seen.unreachable(row.target, now) or cluster is None:
-        why = cluster.reason.message if cluster is not None and cluster.reason is not None else "does not answer"
-        return Reason("ClusterUnreachable", f"cluster {name} {why}")
+        why = cluster.silence if cluster is not None else f"cluster {name} does not answer"
+        return Reason("ClusterUnreachable", why)
     if cluster.suspended:
         return Reason("ClusterSuspended", f"cluster {name} is suspended")
     verdict = seen.verdicts.get(row.target)

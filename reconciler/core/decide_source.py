@@ -44,7 +44,7 @@ class ApplicationFacts:
     `goals`: what Git asks for, digest by cluster; None where the application cannot be decided now (`blocked` says
     why). `rows`: for each target its rows in active rollouts, oldest first. `prunable`: objects in the inventory that
     the assigned release no longer has, by target, in deletion order. `deletions_allowed` is False while anything of the
-    source could not be read whole. No new release goes to `blocked_clusters`: their documents are broken. `stopped` are
+    source could not be read whole. `quarantined` names the rollout that was stopped for each digest. No new release goes to `blocked_clusters`: their documents are broken. `stopped` are
     the active rollouts that are paused, halted or on their way back: nothing is deleted on their targets. `aborted` are
     targets whose last rollout was aborted while it had them in flight."""
 
@@ -54,7 +54,7 @@ class ApplicationFacts:
     blocked: Reason | None
     seen: Observation
     rows: Mapping[Target, list[tuple[str, RolloutTarget]]] = field(default_factory=dict)
-    quarantined: frozenset[str] = frozenset()
+    quarantined: Mapping[str, str] = field(default_factory=dict)
     prunable: Mapping[Target, tuple[InventoryItem, ...]] = field(default_factory=dict)
     prune_failed: Mapping[Target, Reason] = field(default_factory=dict)
     aborted: frozenset[Target] = frozenset()
@@ -160,7 +160,8 @@ def _goal(facts: ApplicationFacts, target: Target, now: Now) -> Goal | Wait | No
     wait: Wait | None = None
     asked = facts.goals[target.cluster]
     if asked in facts.quarantined and asked != assigned:
-        message = f"release {asked[:12]} was stopped before; another change, or `reconciler rollout retry`, ends it"
+        stopped = facts.quarantined[asked]
+        message = f"rollout {stopped} was stopped at this release: push another, or `reconciler rollout retry {stopped}`"
         wait = Wait(str(target), Reason("Quarantined", message))
         if digest == asked:
             return wait
@@ -173,10 +174,9 @@ def _goal(facts: ApplicationFacts, target: Target, now: Now) -> Goal | Wait | No
         return Wait(str(target), facts.blocked_clusters[target.cluster])
     if facts.seen.unreachable(target, now):
         cluster = facts.seen.clusters.get(target.cluster)
-        why = cluster.reason.message if cluster is not None and cluster.reason is not None else "does not answer"
+        why = cluster.silence if cluster is not None else f"cluster {target.cluster} does not answer"
         if assignment is not None and assignment.due == digest:
-            message = f"cluster {target.cluster} {why}; it catches up when it returns"
-            return Wait(str(target), Reason("ClusterUnreachable", message))
+            return Wait(str(target), Reason("ClusterUnreachable", f"{why}; it catches up when it returns"))
     baked = assignment.baked if assignment is not None else None
     return Goal(target, digest, assigned or None, baked)
 

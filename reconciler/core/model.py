@@ -262,6 +262,12 @@ class ClusterView:
         """True if nothing was heard from the cluster for longer than its limit."""
         return now.monotonic - (self.since if self.heard_at is None else self.heard_at) > self.stale_after_s
 
+    @property
+    def silence(self) -> str:
+        """The sentence that says of an unreachable cluster why. It holds no time, so that it stays the same sentence
+        for as long as nothing changes."""
+        return f"cluster {self.name} does not answer" + (f": {self.reason.message}" if self.reason is not None else "")
+
 
 # ---- a rollout and its frozen plan -------------------------------------------------------------------------------
 

@@ -114,8 +114,11 @@ def describe(value: Any) -> str:
 
 
 def _quote_hint(schema: Schema, value: Any) -> str:
-    scalar = isinstance(value, bool | int | float)
-    return "put it in quotes to make it a string" if scalar and schema.get("type") == "string" else ""
+    if schema.get("type") == "string" and isinstance(value, bool | int | float):
+        return "put it in quotes to make it a string"
+    if schema.get("type") == "integer" and isinstance(value, str) and value.isdecimal():
+        return f"write {value} without quotes"
+    return ""
 
 
 def _check_scalar(schema: Schema, value: Any, path: Path) -> Iterator[Finding]:

@@ -86,6 +86,9 @@ async def find_application(daemon: Daemon, name: str) -> str:
         found = _matching(name, known)
         if not found:
             hint = suggest(name.rpartition("/")[2], {full.rpartition("/")[2] for full in known})
+            unread = [source for source, unit in sorted(daemon.sources.items()) if unit.snapshot is None]
+            if unread:
+                hint = f"not read yet: {', '.join(unread)}; `reconciler status` says why"
             raise AskError("unknown-application", f"there is no application {name!r}", hint)
     if len(found) > 1:
         raise AskError("ambiguous-application", f"{name!r} may be {' or '.join(found)}", "use the full name")

@@ -16,6 +16,7 @@ from typing import Any
 from reconciler.core.actions import Wait
 from reconciler.core.model import (
     FAILURE_STATES,
+    ClusterView,
     Now,
     Reason,
     RolloutState,
@@ -26,7 +27,9 @@ from reconciler.shell.daemon import Daemon
 from reconciler.shell.looks import SYNCED, Look, Moving, goals_of, looks
 from reconciler.shell.rollout_unit import owner_of
 
-STOPPED = frozenset({RolloutState.HALTED, RolloutState.PAUSED})
+STOPPED = frozenset({RolloutState.HALTED, RolloutState.PAUSED, RolloutState.ROLLING_BACK})
+#: How a stopped rollout is spoken of.
+STOPPED_WORDS = {RolloutState.ROLLING_BACK: "going back"}
 SECONDS_A_MINUTE = 60
 
 
@@ -119,7 +122,7 @@ def gate_of(daemon: Daemon, look: Look, now: Now) -> Gate:
     """What blocks one target now."""
     if look.moving is not None:
         return _moving_gate(daemon, look, look.moving, now)
-    return _standing_gate(daemon, look)
+    return _standing_gate(daemon, look, now)
 
 
 def _moving_gate(daemon: Daemon, look: Look, moving: Moving, now: Now) -> Gate:
@@ -128,11 +131,14 @@ def _moving_gate(daemon: Daemon, look: Look, moving: Moving, now: Now) -> Gate:
     own = _wait_of(waits, str(look.target))
     if rollout.state in STOPPED and row.state is TargetState.WAITING:
         reason = rollout.reason or Reason(str(rollout.state), "nothing new starts")
-        return Gate("rollout", Reason(reason.code, f"its rollout is {rollout.state}: {reason.message}"))
+        state = STOPPED_WORDS.get(rollout.state, str(rollout.state))
+        return Gate("rollout", Reason(reason.code, f"its rollout is {state}: {reason.message}"))
     if row.state in FAILURE_STATES:
         reason = row.reason or Reason(str(row.state), "the target failed")
         return Gate("failure", Reason(reason.code, f"it failed at the new release: {reason.message}"))
     match row.state:
+        case TargetState.UNREACHABLE if look.unreachable and look.view is not None:
+            return _silent_gate(look.view, now)
         case TargetState.UNREACHABLE | TargetState.BLOCKED:
             by = "cluster" if row.state is TargetState.UNREACHABLE else "gate"
             return Gate(by, row.reason or Reason(str(row.state), "the cluster cannot take the release now"))
@@ -150,6 +156,12 @@ def _moving_gate(daemon: Daemon, look: Look, moving: Moving, now: Now) -> Gate:
         by = "slot" if own.reason.code == "NoSlot" else "cluster" if own.reason.code.startswith("Cluster") else "gate"
         return Gate(by, own.reason, own.recheck_at)
     return _wave_gate(moving, waits)
+
+
+def _silent_gate(view: ClusterView, now: Now) -> Gate:
+    """The cluster does not answer: why, as far as is known now, and for how long it has not."""
+    heard = "" if view.heard_at is None else f"; last heard {duration(now.monotonic - view.heard_at)} ago"
+    return Gate("cluster", Reason("ClusterUnreachable", view.silence + heard))
 
 
 def _applying_gate(daemon: Daemon, look: Look) -> Gate:
@@ -182,16 +194,16 @@ def _wave_gate(moving: Moving, waits: Sequence[Wait]) -> Gate:
     return Gate(f"wave:{own}", Reason("NotDecidedYet", "its rollout has not decided about it yet"))
 
 
-def _standing_gate(daemon: Daemon, look: Look) -> Gate:
+def _standing_gate(daemon: Daemon, look: Look, now: Now) -> Gate:
     """A target that no rollout moves."""
     waits = daemon.board.waits.get(f"application:{look.target.application}", ())
     source = _source_gate(daemon, look.target.application)
     if look.state == "Orphaned":
         return source or Gate("", Reason("Orphaned", "Git no longer declares it; its objects are kept"))
     if look.unreachable:
-        view = look.view
-        why = view.reason.message if view is not None and view.reason is not None else "it does not answer"
-        return Gate("cluster", Reason("ClusterUnreachable", f"cluster {look.target.cluster}: {why}"))
+        if look.view is not None:
+            return _silent_gate(look.view, now)
+        return Gate("cluster", Reason("ClusterUnreachable", f"cluster {look.target.cluster} is not declared any more"))
     if source is not None and look.goal != look.assigned:
         return source
     wait = _wait_of(waits, str(look.target))

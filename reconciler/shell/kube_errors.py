@@ -198,9 +198,9 @@ def clean(text: str) -> str:
 def from_transport(error: TransportError, attempt: Attempt) -> UnreachableError:
     """The meaning of "no answer". Raise it `from error`."""
     if not error.sent:
-        reason = Reason("Unreachable", clean(str(error)) or "no connection")
+        reason = Reason("Unreachable", clean(error.message) or "no connection")
         return UnreachableError(reason, outcome=Outcome.NOT_SENT, answered=False)
-    reason = Reason("NoAnswer", clean(str(error)) or "the connection ended before the answer")
+    reason = Reason("NoAnswer", clean(error.message) or "the connection ended before the answer")
     return UnreachableError(reason, outcome=attempt.interrupted, answered=False)
 
 

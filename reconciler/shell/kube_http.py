@@ -17,6 +17,7 @@ Example: `transport = await transport_from_kubeconfig(Path("eu-west-1a.kubeconfi
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ class RepeatRefusedError(Exception):
 
 #: What the network, the library and the credentials may fail with; TimeoutError and SSL errors are OSErrors.
 FAILURES = (aiohttp.ClientError, OSError, ValueError, KubeconfigError, RepeatRefusedError)
+#: What the system says when the network leads nowhere.
+NO_ROUTE = (errno.EHOSTUNREACH, errno.ENETUNREACH)
 
 
 class Credentials(Protocol):
@@ -125,7 +128,7 @@ class AiohttpTransport:
     async def _send(self, request: Request, progress: Progress) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Everything up to the moment aiohttp takes over; nothing is sent before the context is entered."""
         if self._closed:
-            raise TransportError(f"{describe(request)}: the transport is closed", sent=False)
+            raise TransportError("the transport is closed", sent=False, asked=describe(request))
         authorization = await self.credentials.authorization()
         headers = list(request.headers)
         if authorization is not None:
@@ -174,7 +177,9 @@ class AiohttpTransport:
             parts.append(part)
             size += len(part)
             if size > self.max_body_bytes:
-                raise TransportError(f"{describe(request)}: answer over {self.max_body_bytes} bytes", sent=True)
+                raise TransportError(
+                    f"answer over {self.max_body_bytes} bytes", sent=True, asked=describe(request)
+                )
         return b"".join(parts)
 
     async def _lines(self, request: Request, answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
@@ -195,11 +200,13 @@ class AiohttpTransport:
                 rest.append(tail)
                 size += len(tail)
                 if size > self.max_line_bytes:
-                    raise TransportError(f"{describe(request)}: line over {self.max_line_bytes} bytes", sent=True)
+                    raise TransportError(
+                        f"line over {self.max_line_bytes} bytes", sent=True, asked=describe(request)
+                    )
         except (aiohttp.ClientError, OSError) as error:
-            raise TransportError(f"{describe(request)}: {explained(error)}", sent=True) from error
+            raise TransportError(explained(error), sent=True, asked=describe(request)) from error
         if any(rest):
-            raise TransportError(f"{describe(request)}: the stream ended within a line", sent=True)
+            raise TransportError("the stream ended within a line", sent=True, asked=describe(request))
 
 
 async def note_sent(
@@ -223,13 +230,22 @@ def explained(error: Exception) -> str:
         return "no answer in time"
     if isinstance(error, RepeatRefusedError):
         return "the connection was closed while the request was on its way"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"the name {error.host} does not resolve"
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(cause, OSError) and cause.errno in NO_ROUTE:
+        return "no route to it"
+    if isinstance(cause, (aiohttp.ServerDisconnectedError, ConnectionResetError)):
+        return "the connection was closed"
     return str(error) or type(error).__name__
 
 
 def translated(request: Request, progress: Progress, error: Exception) -> TransportError:
     """Any failure of the network as a TransportError; connection errors always come before the headers."""
     connecting = isinstance(error, (aiohttp.ClientConnectorError, aiohttp.InvalidURL, aiohttp.ClientHttpProxyError))
-    return TransportError(f"{describe(request)}: {explained(error)}", sent=progress.sent and not connecting)
+    return TransportError(explained(error), sent=progress.sent and not connecting, asked=describe(request))
 
 
 def lower_case(headers: Mapping[str, str]) -> dict[str, str]:

@@ -88,6 +88,7 @@ class Lane:
     _retries: dict[Target, Retry] = field(init=False, default_factory=dict)
     _assigned: dict[Target, Assignment] = field(init=False, default_factory=dict)
     _kinds: dict[Target, frozenset[GroupKind]] = field(init=False, default_factory=dict)
+    _told: dict[Target, TargetVerdict] = field(init=False, default_factory=dict)
     _was_heard: bool = field(init=False, default=False)
     _started_at: float = field(init=False, default=0.0)
 
@@ -352,6 +353,9 @@ class Lane:
                 self._retries[target] = Retry(known.failures if known else 0, at_s, later.reason)
 
     async def _commit(self, target: Target, results: list[IntentResult]) -> None:
+        # What was seen before these writes must not be decided upon after they are recorded: live would seem to differ
+        # with nothing pending. Transactions are done in the order they are asked for, so it is enough to take it back.
+        self.context.board.verdicts.pop(target, None)
         try:
             await self.context.store.transact(f"result:{self.name}", lambda tx: tx.finish_intents(results))
         except FencedError:
@@ -394,10 +398,12 @@ class Lane:
             board.verdicts[verdict.target] = verdict
             if known is not None and replace(verdict, observed_at=known.observed_at) == known:
                 continue
-            self._count_drift(known, verdict)
+            self._count_drift(self._told.get(verdict.target), verdict)
+            self._told[verdict.target] = verdict
             self._wake_owners(verdict.target, verdict.sync)
         for target in found.dropped:
             board.verdicts.pop(target, None)
+            self._told.pop(target, None)
         return found.rechecks
 
 

@@ -332,7 +332,7 @@ class SourceUnit:
             blocked=blocked,
             seen=Observation(verdicts, clusters, assignments, _pending(tx, targets)),
             rows=tx.active_rollout_of(targets),
-            quarantined=frozenset(row.digest for row in tx.quarantined(application)),
+            quarantined={row.digest: row.rollout for row in tx.quarantined(application)},
             prunable={target: items for target, items in pruning.items() if items},
             prune_failed=_failed_prunes(tx, source_name(self.name), set(targets)),
             aborted=aborted_targets(tx, application, assignments),

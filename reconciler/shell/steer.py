@@ -218,6 +218,8 @@ def _audit(tx: Tx, rollout: Rollout, verb: str, order: Order, now: Now) -> None:
 def _wake(daemon: Daemon, done: _Done) -> None:
     """The rollout goes on from what is stored, its lanes drop what was given up, and its source decides anew."""
     rollout = done.rollout
+    # What it waited for was decided before the order; who asks in between is not to read it as the outcome.
+    daemon.board.waits.pop(owner_of(rollout.id), None)
     daemon.hub.wake(owner_of(rollout.id))
     for cluster in sorted(done.clusters):
         daemon.hub.wake(lane_name(cluster), INTENTS)

@@ -49,10 +49,12 @@ class Stream:
 
 class TransportError(Exception):
     """No answer. `sent` says whether the request may have reached the server: if so, its outcome is ambiguous and must
-    be read again before anything is repeated."""
+    be read again before anything is repeated. `message` is for people; `asked` names the request ("GET /version"), which
+    only who reads the traceback wants to know."""
 
-    def __init__(self, message: str, *, sent: bool) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, sent: bool, asked: str = "") -> None:
+        super().__init__(f"{asked}: {message}" if asked else message)
+        self.message = message
         self.sent = sent
 
 

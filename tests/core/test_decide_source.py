@@ -98,17 +98,17 @@ def test_no_new_release_goes_to_a_cluster_whose_document_is_broken() -> None:
 
 
 def test_a_release_in_quarantine_is_not_started_again_whatever_the_commit() -> None:
-    found = decide_application(facts(quarantined=frozenset({NEW})), NOW)
+    found = decide_application(facts(quarantined={NEW: "r0"}), NOW)
     assert (found.open, codes(found)) == ((), ["Quarantined"])
 
 
 def test_another_digest_ends_it() -> None:
-    found = decide_application(facts({"c0": NEWER}, quarantined=frozenset({NEW})), NOW)
+    found = decide_application(facts({"c0": NEWER}, quarantined={NEW: "r0"}), NOW)
     assert [goal.digest for goal in found.open] == [NEWER]
 
 
 def test_a_release_in_quarantine_that_is_assigned_is_left() -> None:
-    assert decide_application(facts({"c0": NEW}, {"c0": NEW}, quarantined=frozenset({NEW})), NOW).open == ()
+    assert decide_application(facts({"c0": NEW}, {"c0": NEW}, quarantined={NEW: "r0"}), NOW).open == ()
 
 
 # ---- catch-up ----------------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def test_where_git_asks_for_what_was_stopped_the_release_that_is_due_is_caught_u
 
 
 def test_a_due_release_in_quarantine_is_not_caught_up() -> None:
-    found = decide_application(facts({"c0": NEWER}, due={"c0": NEW}, quarantined=frozenset({NEW, NEWER})), NOW)
+    found = decide_application(facts({"c0": NEWER}, due={"c0": NEW}, quarantined={NEW: "r0", NEWER: "r0"}), NOW)
     assert (found.open, codes(found)) == ((), ["Quarantined"])
 
 

@@ -42,7 +42,7 @@ def test_validate_a_fleet(tmp_path: Path) -> None:
         "message": "no field 'imgae' here",
         "hint": "did you mean 'image'?",
     }
-    assert offline.problems_text([problem]).endswith("1 errors, 0 warnings\n")
+    assert offline.problems_text([problem]).endswith("1 error, 0 warnings\n")
     assert json.dumps(offline.problems_json([problem]))
 
 
