@@ -197,10 +197,10 @@ def rollout_abort(arguments: argparse.Namespace, out: Output) -> int:
 
 def rollout_retry(arguments: argparse.Namespace, out: Output) -> int:
     """`rollout retry ID`."""
-    return _steer(arguments, out, "retry")
+    return _steer(arguments, out, "retry", views.retried)
 
 
-def _steer(arguments: argparse.Namespace, out: Output, verb: str) -> int:
+def _steer(arguments: argparse.Namespace, out: Output, verb: str, view: views.View = views.rollout) -> int:
     body = {"actor": actor(), "reason": arguments.reason}
     path = f"/api/v1/rollouts/{quote(arguments.id, safe='')}/{verb}"
-    return _show(out, _client(arguments).post(path, body), views.rollout)
+    return _show(out, _client(arguments).post(path, body), view)

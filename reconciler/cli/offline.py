@@ -122,9 +122,9 @@ class WavesResult:
             names = ", ".join(wave["clusters"]) or "no cluster: skipped"
             lines.append(f"{wave['name']}: {names}")
             lines.append(
-                f"  {count(wave['targets'], 'target')}, {wave['max_concurrent']} at a time, bake {_duration(wave['bake_s'])}, "
-                f"at least {_duration(wave['minimum_s'])}; stops above {wave['max_failures']} failed, "
-                f"waits above {wave['max_unreachable']} unreachable"
+                f"  {count(wave['targets'], 'target')}, {wave['max_concurrent']} at a time, "
+                f"bake {_duration(wave['bake_s'])}, at least {_duration(wave['minimum_s'])}; "
+                f"stops above {wave['max_failures']} failed, waits above {wave['max_unreachable']} unreachable"
             )
         return "\n".join(lines) + "\n"
 

@@ -81,11 +81,20 @@ def apps(out: Output, found: Json) -> None:
             f"{app['synced']}/{app['targets']}",
             f"{app['healthy']}/{app['targets']}",
             ", ".join(_sha(revision) for revision in app["revisions"][:3]),
-            app["blocked"]["message"] if app["blocked"] else ", ".join(app["rollouts"]),
+            app["blocked"]["message"] if app["blocked"] else ", ".join(app["rollouts"]) or _unsynced(app["states"]),
         )
         for app in found["applications"]
     ]
     out.table(("APPLICATION", "HEALTH", "SYNCED", "HEALTHY", "REVISION", "ROLLOUT OR REASON"), rows)
+
+
+def _unsynced(states: dict[str, int]) -> str:
+    """How many targets are in which state, but for those that are as Git wants them."""
+    return (
+        _counts({state: number for state, number in states.items() if state != "Synced"})
+        if set(states) - {"Synced"}
+        else ""
+    )
 
 
 def clusters(out: Output, found: Json) -> None:
@@ -192,9 +201,7 @@ def rollout(out: Output, found: Json) -> None:
         waits = {wait["subject"]: wait["message"] for wait in found["waits"]}
         rows = [
             (
-                row["cluster"]
-                if row["application"] == found["application"]
-                else f"{row['application']}@{row['cluster']}",
+                _place(row, found["application"]),
                 row["state"],
                 f"{row['bake_s']:.0f} s",
                 row["message"] or waits.get(f"{row['application']}@{row['cluster']}", ""),
@@ -206,6 +213,15 @@ def rollout(out: Output, found: Json) -> None:
     for wait in rest:
         subject = f"{wait['subject']}: " if wait["subject"] else ""
         out.print(f"\nwaits: {subject}{_text(wait['message'])} [{wait['reason']}]")
+
+
+def retried(out: Output, found: Json) -> None:
+    """A rollout that is tried again: it goes on itself, or, where it has ended, a new one starts."""
+    if not found["ended_at"]:
+        rollout(out, found)
+        return
+    out.print(f"{found['id']} has ended ({found['state']}); its releases may be tried again, by a rollout of their own")
+    out.print(f"`reconciler rollouts --active --app {found['application']}` shows it once it has started")
 
 
 def _place(row: Json, application: str) -> str:

@@ -43,10 +43,11 @@ class ApplicationFacts:
 
     `goals`: what Git asks for, digest by cluster; None where the application cannot be decided now (`blocked` says
     why). `rows`: for each target its rows in active rollouts, oldest first. `prunable`: objects in the inventory that
-    the assigned release no longer has, by target, in deletion order. `deletions_allowed` is False while anything of the
-    source could not be read whole. `quarantined` names the rollout that was stopped for each digest. No new release goes to `blocked_clusters`: their documents are broken. `stopped` are
-    the active rollouts that are paused, halted or on their way back: nothing is deleted on their targets. `aborted` are
-    targets whose last rollout was aborted while it had them in flight."""
+    the assigned release no longer has, by target, in deletion order. `deletions_allowed` is False while anything of
+    the source could not be read whole. `quarantined` names the rollout that was stopped for each digest. No new
+    release goes to `blocked_clusters`: their documents are broken. `stopped` are the active rollouts that are paused,
+    halted or on their way back: nothing is deleted on their targets. `aborted` are targets whose last rollout was
+    aborted while it had them in flight."""
 
     application: str
     revision: str
@@ -161,7 +162,9 @@ def _goal(facts: ApplicationFacts, target: Target, now: Now) -> Goal | Wait | No
     asked = facts.goals[target.cluster]
     if asked in facts.quarantined and asked != assigned:
         stopped = facts.quarantined[asked]
-        message = f"rollout {stopped} was stopped at this release: push another, or `reconciler rollout retry {stopped}`"
+        message = (
+            f"rollout {stopped} was stopped at this release: push another, or try `reconciler rollout retry {stopped}`"
+        )
         wait = Wait(str(target), Reason("Quarantined", message))
         if digest == asked:
             return wait

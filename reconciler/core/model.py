@@ -264,9 +264,11 @@ class ClusterView:
 
     @property
     def silence(self) -> str:
-        """The sentence that says of an unreachable cluster why. It holds no time, so that it stays the same sentence
-        for as long as nothing changes."""
-        return f"cluster {self.name} does not answer" + (f": {self.reason.message}" if self.reason is not None else "")
+        """Why it is unreachable, as a sentence without a time: it stays the same while nothing changes."""
+        if self.reason is None:
+            return f"cluster {self.name} does not answer"
+        what = "does not answer" if self.reason.code in ("Unreachable", "NoAnswer") else "is out of reach"
+        return f"cluster {self.name} {what}: {self.reason.message}"
 
 
 # ---- a rollout and its frozen plan -------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def describe(value: Any) -> str:
 def _quote_hint(schema: Schema, value: Any) -> str:
     if schema.get("type") == "string" and isinstance(value, bool | int | float):
         return "put it in quotes to make it a string"
-    if schema.get("type") == "integer" and isinstance(value, str) and value.isdecimal():
+    if schema.get("type") == "integer" and isinstance(value, str) and value.isascii() and value.isdigit():
         return f"write {value} without quotes"
     return ""
 

@@ -180,10 +180,10 @@ def _compose(text: str) -> Iterator[yaml.Node]:
                 yield node
     except yaml.MarkedYAMLError as error:
         what = " ".join(part for part in (error.problem, error.context) if part)
-        mark = error.problem_mark or error.context_mark
-        if mark is not None and text[mark.index : mark.index + 1] == "\t":
+        at: yaml.Mark | None = error.problem_mark or error.context_mark
+        if at is not None and text[at.index : at.index + 1] == "\t":
             what = "a tab: YAML is indented with spaces"
-        raise _Refused(mark, what or "not YAML") from None
+        raise _Refused(at, what or "not YAML") from None
     except yaml.reader.ReaderError as error:
         before = text.encode()[: error.position].decode(errors="ignore")
         mark = yaml.Mark("", 0, before.count("\n"), len(before) - before.rfind("\n") - 1, None, 0)

@@ -177,9 +177,7 @@ class AiohttpTransport:
             parts.append(part)
             size += len(part)
             if size > self.max_body_bytes:
-                raise TransportError(
-                    f"answer over {self.max_body_bytes} bytes", sent=True, asked=describe(request)
-                )
+                raise TransportError(f"answer over {self.max_body_bytes} bytes", sent=True, asked=describe(request))
         return b"".join(parts)
 
     async def _lines(self, request: Request, answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
@@ -200,9 +198,7 @@ class AiohttpTransport:
                 rest.append(tail)
                 size += len(tail)
                 if size > self.max_line_bytes:
-                    raise TransportError(
-                        f"line over {self.max_line_bytes} bytes", sent=True, asked=describe(request)
-                    )
+                    raise TransportError(f"line over {self.max_line_bytes} bytes", sent=True, asked=describe(request))
         except (aiohttp.ClientError, OSError) as error:
             raise TransportError(explained(error), sent=True, asked=describe(request)) from error
         if any(rest):

@@ -8,7 +8,7 @@ verdict (exact, by ownership, by the server where need be); the paths are worded
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reconciler.core.explain_diff import MASK, changes, is_secret
@@ -130,11 +130,13 @@ async def health(daemon: Daemon, name: str, cluster: str | None = None) -> dict[
     """Health of every object of an application, as last seen: the shape of `health -o json`, per target."""
     objects: list[dict[str, Any]] = []
     for look in await chosen(daemon, name, cluster):
-        objects += _target_health(look)
+        release = await _release(daemon, look, look.assigned)
+        manifests = release.objects if release is not None else ()
+        objects += _target_health(look, {ObjectKey.of(item): str(item.get("apiVersion", "")) for item in manifests})
     return {"objects": objects}
 
 
-def _target_health(look: Look) -> Sequence[dict[str, Any]]:
+def _target_health(look: Look, versions: Mapping[ObjectKey, str]) -> Sequence[dict[str, Any]]:
     """A target that nobody has seen at its release, or whose cluster does not answer, is Unknown as a whole."""
     application, cluster = look.target
     where = {"application": application, "cluster": cluster}
@@ -145,7 +147,7 @@ def _target_health(look: Look) -> Sequence[dict[str, Any]]:
         return [{**empty, "health": "Unknown", "reason": why, "message": message, **where}]
     return [
         {
-            "apiVersion": part.key.group,
+            "apiVersion": versions.get(part.key, ""),
             "kind": part.key.kind,
             "namespace": part.key.namespace,
             "name": part.key.name,

@@ -49,8 +49,8 @@ class Stream:
 
 class TransportError(Exception):
     """No answer. `sent` says whether the request may have reached the server: if so, its outcome is ambiguous and must
-    be read again before anything is repeated. `message` is for people; `asked` names the request ("GET /version"), which
-    only who reads the traceback wants to know."""
+    be read again before anything is repeated. `message` is for people; `asked` names the request ("GET /version"), for
+    whoever reads the traceback."""
 
     def __init__(self, message: str, *, sent: bool, asked: str = "") -> None:
         super().__init__(f"{asked}: {message}" if asked else message)

@@ -100,6 +100,8 @@ def test_no_new_release_goes_to_a_cluster_whose_document_is_broken() -> None:
 def test_a_release_in_quarantine_is_not_started_again_whatever_the_commit() -> None:
     found = decide_application(facts(quarantined={NEW: "r0"}), NOW)
     assert (found.open, codes(found)) == ((), ["Quarantined"])
+    # The sentence holds the command that ends it, ready to be copied.
+    assert "`reconciler rollout retry r0`" in found.decision.waits[0].reason.message
 
 
 def test_another_digest_ends_it() -> None:
@@ -133,7 +135,7 @@ def test_on_its_return_the_goal_is_read_anew() -> None:
 
 
 def test_where_git_asks_for_what_was_stopped_the_release_that_is_due_is_caught_up_once() -> None:
-    asked: dict[str, Any] = {"goals": {"c0": NEWER}, "due": {"c0": NEW}, "quarantined": frozenset({NEWER})}
+    asked: dict[str, Any] = {"goals": {"c0": NEWER}, "due": {"c0": NEW}, "quarantined": {NEWER: "r0"}}
     found = decide_application(facts(**asked), NOW)
     assert [goal.digest for goal in found.open] == [NEW]
     # The rollout that catches up is not taken over by the release in quarantine.

@@ -114,6 +114,7 @@ def test_a_mistake_is_located(text: str, code: str, line: int) -> None:
         (APP.replace("metadata:", "metdata:"), "did you mean 'metadata'?"),
         (APP.replace("type: topology", "type: topologie"), "did you mean 'topology'?"),
         (APP.replace("team: payments", "team: 1"), "in quotes"),
+        (OWN + "kind: RolloutPolicy\nmetadata: {name: p}\nspec: {fleetBatch: '2'}\n", "write 2 without quotes"),
         ("apiVersion: core.oam.dev/v1alpha2\nkind: Component\n", "core.oam.dev/v1beta1"),
     ],
 )

@@ -157,9 +157,10 @@ def test_numbers_are_integers_or_floats_as_json_has_them() -> None:
         ("a: '" + "x" * BYTES_MAX + "'", "bytes are more"),
         ("a: &a [" + "x," * 99 + "]\nb: [" + "*a," * 1000 + "]", "aliases"),
         ("a: &a\n  <<: *a\n", "contains itself"),
+        ("a:\n\tb: 1\n", "indented with spaces"),
         ("a: " + "9" * 5000, None),
     ],
-    ids=["flow", "block", "keys", "just-too-deep", "huge", "alias-bomb", "merge-itself", "long-number"],
+    ids=["flow", "block", "keys", "just-too-deep", "huge", "alias-bomb", "merge-itself", "tab", "long-number"],
 )
 def test_hostile(text: str, says: str | None) -> None:
     loaded = load("f.yaml", text.encode())

@@ -186,7 +186,7 @@ def test_what_waits_says_why(tmp_path: Path) -> None:
                 "application", "cluster", "revision", "state", "blocked_by", "reason", "message", "recheck_at",
             }  # fmt: skip
             assert found["blocked_by"] == "cluster"
-            assert "nobody knows it" in found["message"]
+            assert found["message"] == "cluster c-nowhere is out of reach: nobody knows it"
             _, whole = await client.get("/api/v1/explain", app="orders")
             assert len(whole["targets"]) == 2
 
@@ -201,6 +201,28 @@ def test_what_waits_says_why(tmp_path: Path) -> None:
             assert {item["kind"] for item in release["objects"]} == {"Namespace", "FlinkDeployment"}
             status, body = await client.get("/readyz")
             assert (status, body["status"]) == (200, "ok")
+            await client.until(lambda: seen(client))
+
+            _, found = await client.get("/api/v1/rollouts")
+            rollout = f"/api/v1/rollouts/{found['rollouts'][0]['id']}"
+            _, paused = await client.post(f"{rollout}/pause", {"actor": "tester", "reason": "hold"})
+            assert paused["state"] == "Paused"
+
+            async def waits_paused() -> bool:
+                _, found = await client.get(rollout)
+                return [wait["reason"] for wait in found["waits"]] == ["PausedByUser"]
+
+            await client.until(waits_paused)
+            # The answer to an order does not repeat what was waited for before it.
+            _, resumed = await client.post(f"{rollout}/resume", {"actor": "tester", "reason": ""})
+            assert resumed["state"] == "Active"
+            assert "PausedByUser" not in [wait["reason"] for wait in resumed["waits"]]
+
+    async def seen(client: Api) -> bool:
+        _, found = await client.get("/api/v1/health", app="orders")
+        return {(part["apiVersion"], part["kind"]) for part in found["objects"]} >= {
+            ("v1", "Namespace"), ("flink.apache.org/v1beta1", "FlinkDeployment"),
+        }  # fmt: skip
 
     asyncio.run(main())
 

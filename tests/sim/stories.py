@@ -24,6 +24,7 @@ from reconciler.shell.daemon import Daemon, DaemonSettings
 from reconciler.shell.ports import AuditRow, SourceRow
 from reconciler.sim.checkers import MANAGER, Checkers
 from reconciler.sim.loop import run
+from reconciler.sim.plan import FaultPlan
 from reconciler.sim.scenarios import FLEET_FILE, FLINK, QUICK, application_file, cluster_file, policy_file
 from reconciler.sim.store import WriteEntry
 from reconciler.sim.world import RESTART_S, SOURCE, World, play
@@ -221,14 +222,16 @@ def tell(
     applications: int = 1,
     on_failure: str = "rollback",
     settings: DaemonSettings | None = None,
+    plan: FaultPlan | None = None,
     files: Mapping[str, str | None] | None = None,
 ) -> World:
     """Tell `story`, from the moment at which the first commit is there and the daemon boots. `files` are further ones
-    by path, or others in their place (None leaves one out)."""
+    by path, or others in their place (None leaves one out); everything goes well unless `plan` says otherwise."""
     logging.getLogger("reconciler").setLevel(logging.CRITICAL + 1)
     first = {**fleet_files(clusters, applications, on_failure), **(files or {})}
     kept = {path: text for path, text in first.items() if text is not None}
     world = World(seed=1, timings=QUICK, settings=settings or replace(DaemonSettings(), resync_interval_s=120.0))
+    world.plan = plan or world.plan
 
     async def begin(world: World) -> None:
         for number in range(clusters):
