@@ -190,9 +190,12 @@ def validate(path: Path, scope: Scope | None = None) -> list[Problem]:
             says = f"{path} holds no fleet.yaml and no YAML"
             return [Problem(FLEET_FILE, 0, 0, Severity.ERROR, "no-fleet", says, "`reconciler init` writes one")]
         files = {name: path / name for name in sorted(names)}
+        says = "there is no fleet.yaml here: every document was checked by itself, and nothing against the clusters"
+        hint = "name the repository's root to check all of it"
+        problems = [Problem(FLEET_FILE, 0, 0, Severity.WARNING, "no-fleet", says, hint)]
     else:
         files = {path.name: path}
-    problems: list[Problem] = []
+        problems = []
     for name, file in files.items():
         problems += _validate_file(name, file.read_bytes(), scope or Scope())
     return sorted(set(problems))

@@ -280,6 +280,8 @@ class Checkers:
         if earlier is None:
             return  # Nothing is known of how it came there: a world that was copied.
         mark = (rollout.id, row.target)
+        if row.state in FAILURE_STATES:
+            self._check_budget(rollout, rows, row)
         if row.state is TargetState.APPLYING:
             self._check_start(rollout, rows, row)
         elif row.state is TargetState.BAKING:
@@ -292,12 +294,12 @@ class Checkers:
                 raise Violation(15, f"{row.target} goes back to {assignment.digest[:12]}, which had not baked")
 
     def _check_start(self, rollout: Rollout, rows: list[RolloutTarget], row: RolloutTarget) -> None:
-        if rollout.state is RolloutState.HALTED and self._states.get(rollout.id) is RolloutState.HALTED:
+        if rollout.state is RolloutState.HALTED:
             raise Violation(14, f"{row.target} started while {rollout.id} was halted")
         condemned = self._condemned.get((row.target.application, row.to_digest))
         if condemned not in (None, rollout.id):
             raise Violation(15, f"{rollout.id} starts {row.to_digest[:12]}, which {condemned} stopped for failing")
-        if rollout.state is RolloutState.PAUSED and self._states.get(rollout.id) is RolloutState.PAUSED:
+        if rollout.state is RolloutState.PAUSED:
             raise Violation(23, f"{row.target} started while {rollout.id} was paused")
         held = sum(each.state in SLOT_STATES for each in rows)
         if held > rollout.plan.waves[row.wave].max_concurrent:
@@ -314,6 +316,17 @@ class Checkers:
                 raise Violation(2, f"{row.target} started before wave {wave.name} was done")
             if not baked and len(gone) < len(theirs) and rollout.plan.mandatory:
                 raise Violation(2, f"{row.target} started though wave {wave.name} baked nothing")
+
+    def _check_budget(self, rollout: Rollout, rows: list[RolloutTarget], row: RolloutTarget) -> None:
+        """`row` just failed: a rollout that goes on all the same must be within its budget."""
+        failed = [
+            each
+            for each in rows
+            if each.wave == row.wave and each.changed and not each.superseding and each.state in FAILURE_STATES
+        ]
+        wave = rollout.plan.waves[row.wave]
+        if rollout.state is RolloutState.ACTIVE and len(failed) > wave.max_failures:
+            raise Violation(2, f"{rollout.id} goes on with {len(failed)} failures in wave {wave.name}")
 
     def _check_success(self, rollout: Rollout, row: RolloutTarget, now_s: float) -> None:
         """The target really ran the release, healthy, for as long as its bake."""

@@ -50,7 +50,7 @@ def test_validate_one_file_and_a_directory_without_a_fleet(tmp_path: Path) -> No
     trait = "    - {type: upgrade-strategy, properties: {mode: savepoint}}\n"
     write(tmp_path, {"a/app.yaml": application("x", flink("x", traits=trait)), "a/c.yaml": cluster("c")})
     assert [p.code for p in offline.validate(tmp_path / "a" / "app.yaml")] == ["missing-prerequisite"]
-    assert [p.code for p in offline.validate(tmp_path / "a")] == ["missing-prerequisite"]
+    assert [p.code for p in offline.validate(tmp_path / "a")] == ["missing-prerequisite", "no-fleet"]
     assert offline.validate(tmp_path / "a" / "c.yaml") == []
     assert [p.code for p in offline.validate(write(tmp_path / "empty", {"x.txt": ""}))] == ["no-fleet"]
     with pytest.raises(offline.UsageError):

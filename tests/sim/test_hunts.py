@@ -104,6 +104,20 @@ def test_a_target_that_waits_is_repaired_to_what_it_has_and_not_to_what_comes() 
     tell(story, files=LONG_BAKE)
 
 
+def test_what_failed_is_left_as_it_is_for_people_to_look_at() -> None:
+    async def story(stage: Stage) -> None:
+        await installed(stage)
+        stage.push("app0", "1.1-crash-loop")
+        await stage.reach(lambda: stage.last("app0").state is RolloutState.HALTED)
+        stage.edit("app0", "c0", {"spec": {"image": "by/hand:1"}})
+        await stage.world.sleep(900)
+        assert stage.tag("app0", "c0") == "1"
+        assert stage.heals("c0") == 0
+        assert stage.states("app0")["c0"] == "Failed"
+
+    tell(story, on_failure="halt")
+
+
 # ---- whose health it is ------------------------------------------------------------------------------------------
 
 
@@ -119,23 +133,3 @@ def test_a_look_at_the_release_before_says_nothing_about_the_new_one() -> None:
         assert stage.rows(stage.last("app0"))["c0"].healthy_wall is None
 
     tell(story, on_failure="halt")
-
-
-def test_an_object_that_was_replaced_is_not_the_one_that_bakes() -> None:
-    async def story(stage: Stage) -> None:
-        await installed(stage)
-        stage.push("app0", "1.1")
-        await stage.reach(lambda: stage.last("app0").id == stage.rollouts("app0")[-1].id and len(stage.rollouts("app0")) == 2)
-        await stage.reach(lambda: stage.states("app0")["c0"] == "Baking")
-        baked = stage.rows(stage.last("app0"))["c0"].bake_s
-        live = stage.config("app0", "c0")
-        assert live is not None
-        stage.world.clusters["c0"].delete("", "ConfigMap", "app0", "app0-0")
-        kept = {name: live["metadata"][name] for name in ("name", "namespace", "labels", "annotations") if name in live["metadata"]}
-        stage.world.clusters["c0"].create({**live, "metadata": kept})
-        for _ in range(12):
-            await stage.world.sleep(60)
-            row = stage.rows(stage.last("app0"))["c0"]
-            print(stage.world.time(), row.state, row.bake_s, row.reason, stage.waits("app0"), stage.last("app0").state, baked)
-
-    tell(story, files=LONG_BAKE)

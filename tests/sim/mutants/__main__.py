@@ -18,11 +18,14 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="how many at a time")
     options = parser.parse_args()
     chosen = [mutant for mutant in MUTANTS if not options.names or mutant.name in options.names]
+    unknown = sorted(set(options.names) - {mutant.name for mutant in MUTANTS})
+    if unknown:
+        parser.error(f"no such mutant: {', '.join(unknown)}")
     survivors = 0
     with concurrent.futures.ThreadPoolExecutor(options.processes) as pool:
         for mutant, finding in zip(chosen, pool.map(hunt, chosen), strict=True):
             survivors += finding is None
-            sys.stdout.write(f"{mutant.name}: {finding or f'SURVIVED {mutant.seeds} seeds'}\n")
+            sys.stdout.write(f"{mutant.name}: {finding or f'SURVIVED {mutant.ground}'}\n")
             sys.stdout.flush()
     return 1 if survivors else 0
 

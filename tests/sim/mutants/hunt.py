@@ -9,8 +9,10 @@ import importlib.util
 import logging
 import subprocess
 import sys
+import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -80,16 +82,34 @@ def main(name: str) -> int:
     sys.meta_path.insert(0, _Finder(mutant))
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")  # what a story leaves behind when it goes wrong is not the question here
-    scenarios = importlib.import_module("reconciler.sim.scenarios")
-    for seed in range(mutant.seeds):
+    for title, tell in _stories(mutant):
         try:
-            scenarios.run_seed(seed)
+            tell()
         except (NameError, ImportError):
             raise  # the checkout is broken, whatever the mutant does
         except Exception as error:  # noqa: BLE001 - whatever goes wrong is what is looked for
-            sys.stdout.write(f"seed {seed}: {type(error).__name__}: {str(error)[:160]}\n")
+            sys.stdout.write(f"{title}: {type(error).__name__}: {_said(error)}\n")
             return 3
     return 0
+
+
+def _stories(mutant: Mutant) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Where the mutant is hunted: its own story, or seeds."""
+    if mutant.story:
+        module, _, function = mutant.story.partition(":")
+        yield function, getattr(importlib.import_module(f"tests.sim.{module}"), function)
+        return
+    scenarios = importlib.import_module("reconciler.sim.scenarios")
+    for seed in range(mutant.seeds):
+        yield f"seed {seed}", partial(scenarios.run_seed, seed)
+
+
+def _said(error: BaseException) -> str:
+    """What `error` says; of a bare assertion, the line that does not hold."""
+    if str(error):
+        return str(error)[:160]
+    frames = traceback.extract_tb(error.__traceback__)
+    return frames[-1].line or "" if frames else ""
 
 
 if __name__ == "__main__":
