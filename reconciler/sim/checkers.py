@@ -38,7 +38,8 @@ from reconciler.core.ownership import OWNER_LABEL, owner_hash, stamp
 from reconciler.core.rollout import SLOT_HOLDING
 from reconciler.shell.ports import Tx
 from reconciler.shell.transport import Request
-from reconciler.sim.store import Event, Key
+from reconciler.sim.job_history import JobHistories
+from reconciler.sim.store import Key
 from reconciler.sim.world import Violation, World
 
 MANAGER = "reconciler"
@@ -47,19 +48,6 @@ IN_FLIGHT_S = 65.0
 #: Where a changed target of a rollout that went back may end.
 BACK = frozenset({TargetState.ROLLED_BACK, TargetState.SUPERSEDED, TargetState.SKIPPED})
 HEALABLE = frozenset({TargetState.WAITING, TargetState.PROGRESSING, TargetState.BAKING, TargetState.SUCCEEDED})
-
-
-@dataclass(slots=True)
-class JobHistory:
-    """What really became of one Flink job: how long it was healthy at its newest generation, in virtual seconds."""
-
-    generation: int = 0
-    healthy_since: float | None = None
-    healthy_s: float = 0.0
-
-    def healthy_by(self, now_s: float) -> float:
-        """Healthy seconds in all since the newest generation was written."""
-        return self.healthy_s + (now_s - self.healthy_since if self.healthy_since is not None else 0.0)
 
 
 @dataclass(slots=True)
@@ -74,7 +62,7 @@ class Checkers:
     _plans: dict[str, str] = field(default_factory=dict)
     _rolled_back: dict[str, int] = field(default_factory=dict)
     _baking_since: dict[tuple[str, Target], tuple[float, float]] = field(default_factory=dict)
-    _jobs: dict[tuple[str, ObjectKey], JobHistory] = field(default_factory=dict)
+    _jobs: JobHistories = field(default_factory=JobHistories)
     _abandoned_at: dict[str, float] = field(default_factory=dict)
     _writes: dict[str, deque[float]] = field(default_factory=dict)
     _deleted_uids: set[str] = field(default_factory=set)
@@ -103,7 +91,9 @@ class Checkers:
 
     def watch_cluster(self, name: str) -> None:
         """Follow what really happens on cluster `name`."""
-        self.world.clusters[name].server.observe(lambda key, event: self._really(name, key, event))
+        self.world.clusters[name].server.observe(
+            lambda key, event: self._jobs.note(name, key, event, self.world.time())
+        )
 
     # ---- a write arrives at a cluster --------------------------------------------------------------------------
 
@@ -282,10 +272,13 @@ class Checkers:
         mark = (rollout.id, row.target)
         if row.state in FAILURE_STATES:
             self._check_budget(rollout, rows, row)
+        elif row.state is TargetState.PROGRESSING and earlier.state not in HEALABLE | {TargetState.APPLYING}:
+            raise Violation(17, f"{row.target} was {earlier.state} and is on its way again: it was healed")
         if row.state is TargetState.APPLYING:
             self._check_start(rollout, rows, row)
         elif row.state is TargetState.BAKING:
             self._baking_since[mark] = (now_s, row.bake_s)
+            self._check_runs(row)
         elif row.state is TargetState.SUCCEEDED:
             self._check_success(rollout, row, now_s)
         elif row.state is TargetState.ROLLING_BACK:
@@ -336,18 +329,26 @@ class Checkers:
             raise Violation(4, f"{row.target} succeeded while its cluster was unreachable")
         since = self._baking_since.get((rollout.id, row.target))
         release = self._ask(lambda tx: tx.release(row.to_digest))
-        for key, manifest in self._stamped(release, row.target).items():
+        self._check_runs(row)
+        for key in self._stamped(release, row.target):
             if key.kind != "FlinkDeployment" or row.reason is not None:
                 continue
-            history = self._jobs.get((cluster.name, key))
+            history = self._jobs.of(cluster.name, key)
             healthy_s = history.healthy_by(now_s) if history is not None else 0.0
             if healthy_s + self.slack_s + 0.01 < wave.bake_s:
                 raise Violation(3, f"{row.target} baked {healthy_s:.1f} s of {wave.bake_s:.0f} s in reality")
-            del manifest
             if since is None or row.bake_s < wave.bake_s:
                 raise Violation(21, f"{row.target} succeeded after {row.bake_s:.1f} s of {wave.bake_s:.0f} s")
             if now_s - since[0] + 0.01 < row.bake_s - since[1]:
                 raise Violation(21, f"{row.target} baked in less time than its bake")
+
+    def _check_runs(self, row: RolloutTarget) -> None:
+        """What is believed healthy is the release, and not what ran before it."""
+        release = self._ask(lambda tx: tx.release(row.to_digest))
+        for key, manifest in self._stamped(release, row.target).items():
+            history = self._jobs.of(row.target.cluster, key)
+            if history is not None and history.image != manifest["spec"].get("image"):
+                raise Violation(3, f"{row.target} counts as healthy while {key} runs {history.image}")
 
     def _check_intents(self, tx: Tx, now_s: float) -> None:
         pending = {intent.id: intent for intent in tx.intents(pending=True)}
@@ -368,33 +369,6 @@ class Checkers:
         for rollout_id, row in tx.active_rollout_of([target]).get(target, []):
             if row.state not in HEALABLE and row.state is not TargetState.SUPERSEDED:
                 raise Violation(17, f"{target} is healed while it is {row.state} in {rollout_id}")
-
-    # ---- what really happens -----------------------------------------------------------------------------------
-
-    def _really(self, cluster: str, key: Key, event: Event) -> None:
-        if key.kind != "FlinkDeployment":
-            return
-        where = (cluster, ObjectKey(key.group, key.kind, key.namespace, key.name))
-        now_s = self.world.time()
-        if event.type == "DELETED":
-            self._jobs.pop(where, None)
-            return
-        value = event.after.value
-        history = self._jobs.setdefault(where, JobHistory())
-        generation = value["metadata"].get("generation", 0)
-        status = value.get("status") or {}
-        healthy = (
-            status.get("lifecycleState") == "STABLE"
-            and (status.get("jobStatus") or {}).get("state") == "RUNNING"
-            and status.get("observedGeneration") == generation
-        )
-        if history.generation != generation:
-            history.generation, history.healthy_since, history.healthy_s = generation, None, 0.0
-        if healthy and history.healthy_since is None:
-            history.healthy_since = now_s
-        elif not healthy and history.healthy_since is not None:
-            history.healthy_s += now_s - history.healthy_since
-            history.healthy_since = None
 
     # ---- at rest -----------------------------------------------------------------------------------------------
 

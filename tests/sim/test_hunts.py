@@ -121,15 +121,37 @@ def test_what_failed_is_left_as_it_is_for_people_to_look_at() -> None:
 # ---- whose health it is ------------------------------------------------------------------------------------------
 
 
-def test_a_look_at_the_release_before_says_nothing_about_the_new_one() -> None:
+def test_while_a_write_gets_no_answer_the_release_before_does_not_bake_in_its_place() -> None:
+    plan = Losing(FaultKind.BLACK_HOLE, f"c0 {JOBS}")
+
     async def story(stage: Stage) -> None:
         await installed(stage)
+        plan.left = 3
         stage.push("app0", "1.1")
+        await stage.reach(lambda: plan.left < 3)
+        while plan.left:
+            await stage.world.sleep(1)
+            if plan.left:
+                assert stage.states("app0")["c0"] == "Applying"
         await stage.settle()
-        assert [row.bake_resets for row in stage.rows(stage.last("app0")).values()] == [0, 0, 0]
-        stage.push("app0", "1.2-never-starts")
-        await stage.reach(lambda: stage.last("app0").state is RolloutState.HALTED, 3600)
-        assert stage.states("app0")["c0"] == "TimedOut"
-        assert stage.rows(stage.last("app0"))["c0"].healthy_wall is None
+        assert stage.tags("app0") == {"1.1"}
+        assert stage.rows(stage.last("app0"))["c0"].bake_resets == 0
 
-    tell(story, on_failure="halt")
+    tell(story, plan=plan)
+
+
+def test_while_a_write_is_refused_for_now_the_release_before_does_not_bake_in_its_place() -> None:
+    plan = Losing(FaultKind.SERVER_ERROR, f"c0 {JOBS}")
+
+    async def story(stage: Stage) -> None:
+        await installed(stage)
+        plan.left = 1000
+        stage.push("app0", "1.1")
+        await stage.reach(lambda: plan.left < 1000)
+        await stage.world.sleep(120)
+        assert stage.states("app0")["c0"] == "Applying"
+        plan.left = 0
+        await stage.settle()
+        assert stage.tags("app0") == {"1.1"}
+
+    tell(story, plan=plan)
