@@ -3,8 +3,9 @@
 One is hunted in random stories, `seeds` of them, or, where those rarely come to the place, in one `story` of the test
 suite (module:function): a test that passes without the mutant.
 
-Not here, because nothing can tell them from the engine: those whose guard has another one behind it. A halted rollout
-made active is halted again by the same decision, for its failures still stand; and of the four guards that keep a job's
+Not here are those whose guard has another one behind it, so that no story goes differently. A rollout halted for its
+failures and made active is halted again by the same decision, for they still stand (one that halted because going back
+failed within the budget would go on: no story has such a budget); and of the four guards that keep a job's
 health from counting before our write is seen (pending intents, uid and generation, the release judged, what differs)
 each one alone can be missed. They are hunted together here, and pinned one by one in tests/core/test_advance.py.
 """
