@@ -7,6 +7,7 @@ await server.stop()
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -76,15 +77,18 @@ async def serve(daemon: Daemon, settings: Serving, on_failure: Callable[[str, Ba
     try:
         local = await _runner(daemon, lag, None)
         runners.append(local)
-        await web.SockSite(local, _unix_socket(path)).start()
+        await _start(local, _unix_socket(path))
         addresses.append(f"unix:{path}")
         if settings.listen is not None:
             remote = await _runner(daemon, lag, settings)
             runners.append(remote)
-            addresses.append(await _listen(remote, settings.listen))
+            await _start(remote, _tcp_socket(settings.listen))
+            host, port = remote.addresses[0][:2]
+            addresses.append(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
     except BaseException:
         for runner in runners:
             await runner.cleanup()
+        path.unlink(missing_ok=True)
         raise
     scope = Scope("api", on_failure)
     scope.start("loop-lag", lag.follow())
@@ -122,12 +126,23 @@ def _unix_socket(path: Path) -> socket.socket:
     return listener
 
 
-async def _listen(runner: web.AppRunner, listen: Listen) -> str:
-    site = web.TCPSite(runner, listen.host, listen.port)
+def _tcp_socket(listen: Listen) -> socket.socket:
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     try:
-        await site.start()
+        listener = socket.create_server((listen.host, listen.port), family=family, backlog=SOCKET_BACKLOG)
     except OSError as error:
         where = f"{listen.host}:{listen.port}"
-        raise OSError(f"cannot listen on {where}: {os.strerror(error.errno or 0)}") from error
-    host, port = runner.addresses[0][:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        raise OSError(f"cannot listen on {where}: {error.strerror}") from error
+    listener.setblocking(False)
+    return listener
+
+
+async def _start(runner: web.AppRunner, listener: socket.socket) -> None:
+    """Serve on `listener`, or close it: a start that is cancelled half-way would leave it open, and listened to."""
+    try:
+        await web.SockSite(runner, listener).start()
+    except BaseException:
+        if listener.fileno() != -1:
+            asyncio.get_running_loop().remove_reader(listener)
+            listener.close()
+        raise

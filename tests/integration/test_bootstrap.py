@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import sqlite3
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from reconciler.core.health_policy import thresholds
 from reconciler.core.model import Reason
 from reconciler.resources import catalogue
 from reconciler.settings import ClusterAccess
+from reconciler.settings_values import Listen
 from reconciler.shell.daemon import DaemonSettings
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_errors import UnreachableError
@@ -22,6 +25,7 @@ from reconciler.shell.metrics import Metrics
 from reconciler.shell.store.errors import StoreError
 from reconciler.sim.apiserver import SimApiServer
 from reconciler.sim.http import HttpFace
+from reconciler.web.server import serve
 from tests.integration.live_fleet import LiveFleet
 
 
@@ -93,12 +97,16 @@ def test_a_kubeconfig_may_come_later(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_second_daemon_on_one_state_directory_is_refused(tmp_path: Path) -> None:
-    def nowhere(_cluster: Cluster, _metrics: Metrics) -> Reason:
-        return Reason("NoCredentials", "none")
+def nowhere(_cluster: Cluster, _metrics: Metrics) -> Reason:
+    return Reason("NoCredentials", "none")
 
+
+def failed(name: str, error: BaseException) -> None:
+    raise AssertionError(f"unit {name} failed: {error!r}")
+
+
+def test_a_second_daemon_on_one_state_directory_is_refused(tmp_path: Path) -> None:
     async def main() -> None:
-        failed: Callable[[str, BaseException], None] = lambda _name, _error: None  # noqa: E731 - typed in one line
         first = build(Parts(tmp_path, (), nowhere), DaemonSettings(), failed)
         await first.daemon.start()
         try:
@@ -125,3 +133,31 @@ def test_a_daemon_whose_store_was_taken_over_ends_at_once(tmp_path: Path) -> Non
         assert "daemon.failed" in fleet.log()
         assert "FencedError" in fleet.log()
         assert fleet.image("a1") == "orders:1"
+
+
+@dataclass(frozen=True)
+class _Listening:
+    """What the API's server needs of the settings."""
+
+    state_dir: Path
+    listen: Listen | None
+    token_file: Path | None
+
+
+@pytest.mark.parametrize("rounds", range(6))
+def test_a_server_that_is_cancelled_while_it_starts_leaves_no_socket(tmp_path: Path, rounds: int) -> None:
+    async def story() -> None:
+        assembly = build(Parts(tmp_path, (), nowhere), DaemonSettings(), failed)
+        await assembly.daemon.start()
+        listening = _Listening(tmp_path, Listen("127.0.0.1", 0), None)
+        starting = asyncio.get_running_loop().create_task(serve(assembly.daemon, listening, failed))
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        starting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await (await starting).stop()
+        await assembly.close(5.0)
+
+    asyncio.run(story())
+    assert not list(tmp_path.glob("*.sock"))
+    gc.collect()  # a socket that nobody closed warns here, and a warning is a failure
