@@ -305,6 +305,11 @@ class FrozenPlan:
     check_interval_s: float
     max_deletes: int = 0
 
+    @property
+    def targets(self) -> list[Target]:
+        """All targets, wave by wave, in the order in which they start."""
+        return [target for wave in self.waves for target in wave.targets]
+
 
 @dataclass(frozen=True, slots=True)
 class RolloutTarget:

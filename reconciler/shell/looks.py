@@ -8,7 +8,7 @@ The looks are what status, the list of applications and `explain` are made of, s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from reconciler.core.model import (
@@ -110,7 +110,7 @@ async def looks(daemon: Daemon, application: str) -> list[Look]:
 
     def read(tx: Tx) -> tuple[dict[Target, Assignment], dict[Target, Moving]]:
         assigned = {row.target: row for row in tx.assignments(application=application)}
-        return assigned, moving_in(tx, {*assigned, *(Target(application, cluster) for cluster in goals)})
+        return assigned, moving_in(tx.active_rows(application), tx)
 
     assigned, moving = await daemon.context.store.read(f"looks:{application}", read)
     return [
@@ -119,11 +119,11 @@ async def looks(daemon: Daemon, application: str) -> list[Look]:
     ]
 
 
-def moving_in(tx: Tx, targets: Iterable[Target]) -> dict[Target, Moving]:
-    """For each target the newest active rollout that has not settled it."""
+def moving_in(active: Mapping[Target, list[tuple[str, RolloutTarget]]], tx: Tx) -> dict[Target, Moving]:
+    """For each target of `active` the newest rollout that has not settled it."""
     rollouts: dict[str, Rollout] = {}
     found: dict[Target, Moving] = {}
-    for target, rows in tx.active_rollout_of(sorted(targets)).items():
+    for target, rows in active.items():
         for rollout_id, row in rows:
             if row.state in SETTLED_STATES:
                 continue
@@ -149,8 +149,7 @@ async def all_looks(daemon: Daemon) -> list[Look]:
 
     def read(tx: Tx) -> tuple[dict[Target, Assignment], dict[Target, Moving]]:
         assigned = {row.target: row for row in tx.assignments()}
-        busy = [row.target for rollout in tx.rollouts(active=True) for row in tx.rollout_targets(rollout.id)]
-        return assigned, moving_in(tx, set(busy))
+        return assigned, moving_in(tx.active_rows(), tx)
 
     assigned, moving = await daemon.context.store.read("looks", read)
     goals = {

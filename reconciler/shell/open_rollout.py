@@ -11,6 +11,7 @@ from reconciler.core.change import change_of
 from reconciler.core.decide_source import ApplicationDecision, Goal
 from reconciler.core.fleet_model import FleetSnapshot
 from reconciler.core.model import (
+    SETTLED_STATES,
     Assignment,
     Now,
     Release,
@@ -61,7 +62,7 @@ def open_rollout(
         for goal in found.open
     ]
     rollout = Rollout(rollout_id, source, application, found.kind, revision, plan, RolloutState.ACTIVE, None, now.wall)
-    order = {target: place for place, target in enumerate(t for wave in plan.waves for t in wave.targets)}
+    order = {target: place for place, target in enumerate(plan.targets)}
     tx.insert_rollout(rollout, sorted(rows, key=lambda row: order[row.target]))
     message = f"rollout {rollout_id} moves {len(rows)} targets of {application} in {len(plan.waves)} waves"
     tx.audit(
@@ -98,10 +99,21 @@ def _rollout_id(tx: Tx, application: str, sha: str, goals: tuple[Goal, ...]) -> 
         number += 1
 
 
-def aborted_targets(tx: Tx, application: str, assignments: Mapping[Target, Assignment]) -> frozenset[Target]:
+def aborted_targets(
+    tx: Tx,
+    application: str,
+    assignments: Mapping[Target, Assignment],
+    active: Mapping[Target, list[tuple[str, RolloutTarget]]],
+) -> frozenset[Target]:
     """Of `assignments` the targets whose newest rollout was aborted while it had them in flight: they have a release
-    that never baked there, and no rollout that would see to it."""
-    suspects = {target for target, found in assignments.items() if found.digest and found.digest != found.baked}
+    that never baked there, and no rollout (`active`: their rows in those that go on) that would see to it."""
+    suspects = {
+        target
+        for target, found in assignments.items()
+        if found.digest
+        and found.digest != found.baked
+        and all(row.state in SETTLED_STATES for _, row in active.get(target, ()))
+    }
     aborted: set[Target] = set()
     for rollout in tx.rollouts(application=application, active=False, limit=ROLLOUTS_SEARCHED_MAX) if suspects else ():
         rows = {row.target: row for row in tx.rollout_targets(rollout.id)}

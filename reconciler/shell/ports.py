@@ -190,6 +190,10 @@ class Tx(Protocol):
     # inventory
     def inventory(self, target: Target) -> list[InventoryItem]: ...
     def inventory_of_cluster(self, cluster: str) -> list[InventoryItem]: ...
+    def inventory_sizes(self, application: str) -> dict[Target, int]:
+        """How many objects of `application` are in the inventory of each target that has any."""
+        ...
+
     def put_inventory(self, items: Sequence[InventoryItem]) -> None: ...
     def delete_inventory(self, target: Target, keys: Sequence[ObjectKey]) -> None: ...
 
@@ -216,8 +220,11 @@ class Tx(Protocol):
         ...
 
     def put_rollout_targets(self, rollout_id: str, rows: Sequence[RolloutTarget]) -> None: ...
-    def active_rollout_of(self, targets: Sequence[Target]) -> dict[Target, list[tuple[str, RolloutTarget]]]:
-        """For each target its rows in active rollouts, oldest rollout first; targets in none are absent."""
+    def active_rows(
+        self, application: str | None = None, *, but: str = ""
+    ) -> dict[Target, list[tuple[str, RolloutTarget]]]:
+        """For each target (of `application`) its rows in active rollouts, leaving out rollout `but`; the oldest
+        rollout first; targets in none are absent."""
         ...
 
     # intents
@@ -226,7 +233,7 @@ class Tx(Protocol):
         *,
         cluster: str | None = None,
         owner: str | None = None,
-        target: Target | None = None,
+        application: str | None = None,
         pending: bool | None = None,
     ) -> list[Intent]:
         """In the order they were committed (then `order`)."""

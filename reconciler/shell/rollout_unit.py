@@ -59,7 +59,7 @@ class RolloutUnit:
         self._context = context
         self.id = rollout.id
         self._source = rollout.source
-        self._targets = [target for wave in rollout.plan.waves for target in wave.targets]
+        self._targets = rollout.plan.targets
         self._applications = sorted({target.application for target in self._targets})
 
     async def run(self) -> None:
@@ -122,7 +122,7 @@ class RolloutUnit:
             clusters,
             {found.target: found for name in self._applications for found in tx.assignments(application=name)},
             intent_summaries(tx, owner_of(self.id), rows),
-            held_by_others(tx, self.id, rows),
+            held_by_others(tx, self.id, self._applications),
             stopped_elsewhere(tx, self.id, self._applications),
         )
         decision = decide(rollout, rows, seen, now)
@@ -203,12 +203,12 @@ def stopped_elsewhere(tx: Tx, rollout_id: str, applications: Iterable[str]) -> d
     }
 
 
-def held_by_others(tx: Tx, rollout_id: str, rows: Iterable[RolloutTarget]) -> dict[Target, str]:
-    """Targets that another active rollout still has in flight."""
-    waiting = [row.target for row in rows if row.state not in SETTLED_STATES]
+def held_by_others(tx: Tx, rollout_id: str, applications: Iterable[str]) -> dict[Target, str]:
+    """Targets of `applications` that another active rollout still has in flight."""
     held: dict[Target, str] = {}
-    for target, others in tx.active_rollout_of(waiting).items():
-        for other_id, row in others:
-            if other_id != rollout_id and row.state in SLOT_HOLDING:
-                held.setdefault(target, other_id)
+    for application in applications:
+        for target, others in tx.active_rows(application, but=rollout_id).items():
+            for other_id, row in others:
+                if row.state in SLOT_HOLDING:
+                    held.setdefault(target, other_id)
     return held

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -259,7 +260,7 @@ class SourceUnit:
         """Targets of ours that are assigned something or are in a rollout, whether Git still has them or not."""
         targets = {row.target for row in tx.assignments(application=application) if row.source == self.name}
         for rollout in tx.rollouts(source=self.name, application=application, active=True):
-            targets |= {target for wave in rollout.plan.waves for target in wave.targets}
+            targets |= set(rollout.plan.targets)
         return {target for target in targets if target.application == application}
 
     def _decide_in(
@@ -319,35 +320,26 @@ class SourceUnit:
             blocked = compiled.blocked
         elif snapshot.kept is not None:
             blocked = snapshot.kept
-        assignments = {
-            target: row for target in targets if (row := tx.assignment(target)) is not None and row.source == self.name
-        }
+        assignments = {row.target: row for row in tx.assignments(application=application) if row.source == self.name}
         deletes = compiled.policy.max_deletes.of(len(targets)) if compiled is not None and compiled.policy else 0
-        pruning = {target: self._prunable(tx, target, row.digest) for target, row in assignments.items() if row.digest}
+        rows = tx.active_rows(application)
         active = tx.rollouts(source=self.name, application=application, active=True)
         return ApplicationFacts(
             application=application,
             revision=self.good.sha if self.good is not None else "",
             goals=dict(compiled.targets) if compiled is not None and blocked is None else {},
             blocked=blocked,
-            seen=Observation(verdicts, clusters, assignments, _pending(tx, targets)),
-            rows=tx.active_rollout_of(targets),
+            seen=Observation(verdicts, clusters, assignments, _pending(tx, application)),
+            rows=rows,
             quarantined={row.digest: row.rollout for row in tx.quarantined(application)},
-            prunable={target: items for target, items in pruning.items() if items},
+            prunable=_prunable(tx, application, assignments),
             prune_failed=_failed_prunes(tx, source_name(self.name), set(targets)),
-            aborted=aborted_targets(tx, application, assignments),
+            aborted=aborted_targets(tx, application, assignments, rows),
             blocked_clusters=snapshot.blocked_clusters if snapshot is not None else {},
             stopped=frozenset(rollout.id for rollout in active if rollout.state is not RolloutState.ACTIVE),
             deletions_allowed=snapshot is not None and snapshot.deletions_allowed,
             deletes_max=min(deletes, self._context.limits.deletes_per_commit),
         )
-
-    def _prunable(self, tx: Tx, target: Target, digest: str) -> tuple[InventoryItem, ...]:
-        inventory = tx.inventory(target)
-        release = tx.release(digest)
-        if release is None or len(inventory) <= len(release.objects):
-            return ()
-        return prunable(inventory, release.objects).items
 
     def _open(self, tx: Tx, application: str, found: ApplicationDecision, now: Now) -> str:
         assert self.snapshot is not None
@@ -356,9 +348,25 @@ class SourceUnit:
         return open_rollout(tx, self.name, self.good.sha, self.snapshot, application, found, interval_s, now)
 
 
-def _pending(tx: Tx, targets: list[Target]) -> dict[Target, IntentSummary]:
-    pending = {target: len(tx.intents(target=target, pending=True)) for target in targets}
-    return {target: IntentSummary(count) for target, count in pending.items() if count}
+def _pending(tx: Tx, application: str) -> dict[Target, IntentSummary]:
+    pending = Counter(intent.target for intent in tx.intents(application=application, pending=True))
+    return {target: IntentSummary(count) for target, count in pending.items()}
+
+
+def _prunable(
+    tx: Tx, application: str, assignments: Mapping[Target, Assignment]
+) -> dict[Target, tuple[InventoryItem, ...]]:
+    """What the inventory has that the assigned release has not. Only where it has more objects is it read."""
+    sizes = tx.inventory_sizes(application)
+    releases = {row.digest: tx.release(row.digest) for row in assignments.values() if row.digest}
+    found: dict[Target, tuple[InventoryItem, ...]] = {}
+    for target, row in assignments.items():
+        release = releases.get(row.digest)
+        if release is not None and sizes.get(target, 0) > len(release.objects):
+            items = prunable(tx.inventory(target), release.objects).items
+            if items:
+                found[target] = items
+    return found
 
 
 def _failed_prunes(tx: Tx, owner: str, targets: set[Target]) -> dict[Target, Reason]:

@@ -223,7 +223,7 @@ def _wake(daemon: Daemon, done: _Done) -> None:
     daemon.hub.wake(owner_of(rollout.id))
     for cluster in sorted(done.clusters):
         daemon.hub.wake(lane_name(cluster), INTENTS)
-    targets = [target for wave in rollout.plan.waves for target in wave.targets]
+    targets = rollout.plan.targets
     daemon.hub.wake(source_name(rollout.source), *sorted({target.application for target in targets}))
 
 

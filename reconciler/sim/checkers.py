@@ -21,6 +21,7 @@ from reconciler.core.diff import compare
 from reconciler.core.model import (
     FAILURE_STATES,
     SLOT_STATES,
+    Intent,
     IntentState,
     InventoryPhase,
     ObjectKey,
@@ -32,7 +33,6 @@ from reconciler.core.model import (
     Target,
     TargetState,
     Verb,
-    digest_of,
 )
 from reconciler.core.ownership import OWNER_LABEL, owner_hash, stamp
 from reconciler.core.rollout import SLOT_HOLDING
@@ -59,7 +59,7 @@ class Checkers:
     steps: int = 0
     _rows: dict[str, dict[Target, RolloutTarget]] = field(default_factory=dict)
     _states: dict[str, RolloutState] = field(default_factory=dict)
-    _plans: dict[str, str] = field(default_factory=dict)
+    _plans: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     _rolled_back: dict[str, int] = field(default_factory=dict)
     _baking_since: dict[tuple[str, Target], tuple[float, float]] = field(default_factory=dict)
     _jobs: JobHistories = field(default_factory=JobHistories)
@@ -106,16 +106,12 @@ class Checkers:
         deletes = request.method == "DELETE"
         key = self._key_of_path(cluster, request.path) if deletes else ObjectKey.of(body)
         verb = Verb.DELETE if deletes else Verb.APPLY
-        intents = [
-            intent
-            for intent in self._ask(lambda tx: tx.intents(cluster=cluster))
-            if intent.key == key and intent.verb is verb
-        ]
-        live = [intent for intent in intents if intent.state is IntentState.PENDING]
+        pending = self._ask(lambda tx: tx.intents(cluster=cluster, pending=True))
+        live = [intent for intent in pending if intent.key == key and intent.verb is verb]
         late = [
             intent
-            for intent in intents
-            if intent.state is IntentState.ABANDONED and now_s - self._abandoned_at.get(intent.id, -1e9) <= IN_FLIGHT_S
+            for intent in self._abandoned_lately(now_s)
+            if intent.target.cluster == cluster and intent.key == key and intent.verb is verb
         ]
         if not live and not late:
             raise Violation(24, f"{request.method} of {key} on {cluster} without a committed intent")
@@ -127,6 +123,12 @@ class Checkers:
         for intent in live:
             if intent.owner.startswith("rollout:") and intent.purpose != "heal":
                 self._check_slots(intent.owner.removeprefix("rollout:"), intent.target)
+
+    def _abandoned_lately(self, now_s: float) -> list[Intent]:
+        """Intents that were given up so short a time ago that their write may still be on its way."""
+        self._abandoned_at = {id_: at for id_, at in self._abandoned_at.items() if now_s - at <= IN_FLIGHT_S}
+        found: list[Intent] = self._ask(lambda tx: [tx.intent(intent_id) for intent_id in self._abandoned_at])
+        return found
 
     def _check_apply(
         self, cluster: str, key: ObjectKey, body: dict[str, Any], live: list[Any], late: list[Any]
@@ -232,11 +234,9 @@ class Checkers:
         self._check_intents(tx, now_s)
 
     def _check_plan(self, rollout: Rollout, rows: list[RolloutTarget]) -> None:
-        fixed = digest_of(
-            [
-                repr(rollout.plan),
-                [[*row.target, row.wave, row.to_digest, row.from_digest, row.baked_digest] for row in rows],
-            ]
+        fixed = (
+            rollout.plan,
+            *((row.target, row.wave, row.to_digest, row.from_digest, row.baked_digest) for row in rows),
         )
         if self._plans.setdefault(rollout.id, fixed) != fixed:
             raise Violation(7, f"the plan of {rollout.id} changed")
@@ -366,7 +366,7 @@ class Checkers:
         assignment = tx.assignment(target)
         if assignment is None or assignment.digest != digest:
             raise Violation(17, f"{target} is healed to {digest[:12]}, which is not what is assigned")
-        for rollout_id, row in tx.active_rollout_of([target]).get(target, []):
+        for rollout_id, row in tx.active_rows(target.application).get(target, []):
             if row.state not in HEALABLE and row.state is not TargetState.SUPERSEDED:
                 raise Violation(17, f"{target} is healed while it is {row.state} in {rollout_id}")
 

@@ -206,13 +206,10 @@ async def test_a_fleet_that_does_not_come_up_is_no_success(monkeypatch: pytest.M
     # The others came up all the same; of the broken one only the canary was touched.
     assert step.targets_touched == summary.targets - 2
     shown = re.sub("\x1b[^A-Za-z]*[A-Za-z]", "", screen.getvalue())
-    for part in (
-        "Step 1 of 4 · initial-sync",
-        "policy clock 08:",
-        "baked 12 min of 30 min",
-        "ALERT sample/orders: 1 failed",
-    ):
+    for part in ("Step 1 of 4 · initial-sync", "policy clock 08:", "ALERT sample/orders: 1 failed"):
         assert part in shown
+    # The view is drawn by the machine's clock: which minutes of the bake it shows depends on the machine.
+    assert re.search(r"baked \d+ min of 30 min", shown)
     assert "Step 2 of 4" not in shown
     assert "Step initial-sync did not end as it was to: Halted" in " ".join(shown.split())
     # The cursor that the view had hidden is there again.

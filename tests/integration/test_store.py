@@ -258,7 +258,7 @@ def test_a_target_is_in_active_rollouts_until_they_end(db: Opened) -> None:
     to = release()
 
     def ids() -> dict[Target, list[str]]:
-        found = db.read(lambda tx: tx.active_rollout_of(TARGETS))
+        found = db.read(lambda tx: tx.active_rows(FIRST.application))
         return {target: [identity for identity, _ in pairs] for target, pairs in found.items()}
 
     assert ids() == {}
@@ -267,7 +267,11 @@ def test_a_target_is_in_active_rollouts_until_they_end(db: Opened) -> None:
         lambda tx: tx.insert_rollout(new, rows(new, to)),
     )
     assert ids() == {FIRST: ["z-old", "a-new"], SECOND: ["z-old"]}
-    assert db.read(lambda tx: tx.active_rollout_of([SECOND])) == {SECOND: [("z-old", rows(old, to)[1])]}
+    assert db.read(lambda tx: tx.active_rows(but="a-new")) == {
+        FIRST: [("z-old", rows(old, to)[0])],
+        SECOND: [("z-old", rows(old, to)[1])],
+    }
+    assert db.read(lambda tx: tx.active_rows("sample/another")) == {}
     halted = db.write(lambda tx: tx.update_rollout(dataclasses.replace(old, state=RolloutState.HALTED)))
     assert ids() == {FIRST: ["z-old", "a-new"], SECOND: ["z-old"]}
     ended = db.write(lambda tx: tx.update_rollout(dataclasses.replace(halted, state=RolloutState.ABORTED)))
@@ -296,9 +300,9 @@ def test_intents_in_the_order_of_commitment(db: Opened) -> None:
     assert db.read(lambda tx: tx.intents(pending=True)) == [late, other]
     assert db.read(lambda tx: tx.intents(pending=False)) == [failed, done]
     assert db.read(lambda tx: tx.intents(cluster=FIRST.cluster, pending=True)) == [late, other]
-    assert db.read(lambda tx: tx.intents(target=FIRST)) == [failed, late]
-    assert db.read(lambda tx: tx.intents(target=FIRST, pending=True)) == [late]
-    assert db.read(lambda tx: tx.intents(target=FIRST, cluster="another")) == []
+    assert db.read(lambda tx: tx.intents(application=FIRST.application, cluster=FIRST.cluster)) == [failed, late]
+    assert db.read(lambda tx: tx.intents(application=FIRST.application, cluster=FIRST.cluster, pending=True)) == [late]
+    assert db.read(lambda tx: tx.intents(application=FIRST.application, cluster="another")) == []
     assert db.read(lambda tx: tx.intents(owner="rollout:r1")) == [failed, late, done]
     assert db.read(lambda tx: tx.intents(owner="rollout:r1", pending=True)) == [late]
     assert db.read(lambda tx: tx.unfinished_intents("rollout:r1")) == [failed, late]

@@ -78,7 +78,7 @@ class Book:
         """The lane did all that was pending."""
 
         def work(tx: Tx) -> None:
-            pending = tx.intents(target=TARGET, pending=True)
+            pending = tx.intents(application=TARGET.application, cluster=TARGET.cluster, pending=True)
             tx.finish_intents(
                 [
                     IntentResult(each.id, IntentState.DONE, None, f"{uid}-{each.key.kind}", 1)
@@ -98,7 +98,7 @@ class Book:
 
 
 def _pending(tx: Tx) -> list[Intent]:
-    return tx.intents(target=TARGET, pending=True)
+    return tx.intents(application=TARGET.application, cluster=TARGET.cluster, pending=True)
 
 
 def _put_release(tx: Tx, release: Release) -> None:
@@ -122,10 +122,15 @@ def test_before_anything_is_written_it_is_assigned_intended_and_committed_to() -
 def test_recording_a_decision_twice_stores_it_once() -> None:
     book = Book()
     book.record(start())
-    before = book.do(lambda tx: [intent.id for intent in tx.intents(target=TARGET)])
+    before = book.do(
+        lambda tx: [intent.id for intent in tx.intents(application=TARGET.application, cluster=TARGET.cluster)]
+    )
     book.finish()
     book.record(start())
-    assert book.do(lambda tx: [intent.id for intent in tx.intents(target=TARGET)]) == before
+    assert (
+        book.do(lambda tx: [intent.id for intent in tx.intents(application=TARGET.application, cluster=TARGET.cluster)])
+        == before
+    )
     assert book.pending() == []
 
 
@@ -134,14 +139,16 @@ def test_a_newer_write_gives_up_the_older_ones() -> None:
     book.record(start())
     book.record(start(SECOND, attempt=2))
     assert book.pending() == [f"start apply FlinkDeployment {SECOND.digest}"]
-    states = book.do(lambda tx: [str(intent.state) for intent in tx.intents(target=TARGET)])
+    states = book.do(
+        lambda tx: [str(intent.state) for intent in tx.intents(application=TARGET.application, cluster=TARGET.cluster)]
+    )
     assert sorted(states) == ["abandoned", "abandoned", "pending"]
 
 
 def test_a_late_result_of_a_write_that_was_given_up_is_a_fact_all_the_same() -> None:
     book = Book()
     book.record(start())
-    first = book.do(lambda tx: tx.intents(target=TARGET, pending=True))[0]
+    first = book.do(lambda tx: tx.intents(application=TARGET.application, cluster=TARGET.cluster, pending=True))[0]
     book.record(Abandon(TARGET, WHY))
     book.do(lambda tx: tx.finish_intents([IntentResult(first.id, IntentState.DONE, None, "u1", 1)]))
     assert book.phases()[first.key.kind] is InventoryPhase.OWNED

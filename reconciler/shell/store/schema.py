@@ -122,6 +122,7 @@ inventory = sa.Table(
     _text("phase"),
     _text("uid"),
     _integer("generation"),
+    sa.Index("ix_inventory_application", "application"),
     sqlite_with_rowid=False,
 )
 
@@ -204,6 +205,7 @@ intent = sa.Table(
     _text("state"),
     *_reason(),
     sa.Index("ix_intent_pending", "cluster", "application", sqlite_where=sa.text("state = 'pending'")),
+    sa.Index("ix_intent_pending_application", "application", sqlite_where=sa.text("state = 'pending'")),
     sa.Index("ix_intent_owner", "owner", "state"),
     sa.Index("ix_intent_application", "application", "cluster"),
     sqlite_autoincrement=True,

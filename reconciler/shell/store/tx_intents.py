@@ -92,13 +92,11 @@ class IntentsTx(TxBase):
         *,
         cluster: str | None = None,
         owner: str | None = None,
-        target: Target | None = None,
+        application: str | None = None,
         pending: bool | None = None,
     ) -> list[Intent]:
-        if target is not None and cluster not in (None, target.cluster):
-            return []
-        given = {} if target is None else codec.target_columns(target)
-        given |= {k: v for k, v in (("cluster", cluster), ("owner", owner)) if v is not None}
+        wanted = {"cluster": cluster, "owner": owner, "application": application}
+        given = {name: value for name, value in wanted.items() if value is not None}
         return [_read(row) for row in self._all(_intents_where(tuple(sorted(given)), pending), given)]
 
     def unfinished_intents(self, owner: str) -> list[Intent]:

@@ -55,12 +55,16 @@ _UPDATE_TARGET = (
     )
     .values({c.name: sa.bindparam(c.name) for c in _COLUMNS if c.name not in ("application", "cluster", "wave")})
 )
-_ACTIVE_ROWS = (
-    sa.select(_row.c.rollout, *_COLUMNS)
-    .join(_rollout, _rollout.c.id == _row.c.rollout)
-    .where(*equals(_row, "application", "cluster"), is_literally(_row.c.active, 1))
-    .order_by(_rollout.c.sequence)
-)
+
+
+@functools.cache
+def _active_rows_where(names: tuple[str, ...]) -> sa.Select[Any]:
+    return (
+        sa.select(_row.c.rollout, *_COLUMNS)
+        .join(_rollout, _rollout.c.id == _row.c.rollout)
+        .where(*equals(_row, *names), is_literally(_row.c.active, 1), _row.c.rollout != sa.bindparam("but"))
+        .order_by(sorted_apart(_rollout.c.sequence), _row.c.application, _row.c.cluster)
+    )
 
 
 @functools.cache
@@ -172,12 +176,14 @@ class RolloutsTx(TxBase):
         if changed != len(rows):
             raise LookupError(f"rollout {rollout_id} has only {changed} of {[str(row.target) for row in rows]}")
 
-    def active_rollout_of(self, targets: Sequence[Target]) -> dict[Target, list[tuple[str, RolloutTarget]]]:
+    def active_rows(
+        self, application: str | None = None, *, but: str = ""
+    ) -> dict[Target, list[tuple[str, RolloutTarget]]]:
+        given = {} if application is None else {"application": application}
         found: dict[Target, list[tuple[str, RolloutTarget]]] = {}
-        for target in targets:
-            rows = self._all(_ACTIVE_ROWS, codec.target_columns(target))
-            if rows:
-                found[target] = [(row[0], _target_row(row[1:])) for row in rows]
+        for rollout_id, *columns in self._all(_active_rows_where(tuple(given)), {**given, "but": but}):
+            row = _target_row(columns)
+            found.setdefault(row.target, []).append((rollout_id, row))
         return found
 
     def _read(self, row: Any) -> Rollout:

@@ -29,6 +29,11 @@ _PUT_ASSIGNMENT = upsert(schema.assignment)
 _DELETE_ASSIGNMENT = sa.delete(schema.assignment).where(*equals(schema.assignment, "application", "cluster"))
 _INVENTORY = select_where(schema.inventory, "cluster", "application")
 _INVENTORY_OF_CLUSTER = select_where(schema.inventory, "cluster")
+_INVENTORY_SIZES = (
+    sa.select(schema.inventory.c.cluster, sa.func.count())
+    .where(*equals(schema.inventory, "application"))
+    .group_by(schema.inventory.c.cluster)
+)
 _PUT_INVENTORY = upsert(schema.inventory)
 _DELETE_INVENTORY = sa.delete(schema.inventory).where(
     *equals(schema.inventory, "cluster", "application", "api_group", "kind", "namespace", "name")
@@ -139,6 +144,10 @@ class SourcesTx(TxBase):
 
     def inventory_of_cluster(self, cluster: str) -> list[InventoryItem]:
         return [_inventory_item(row) for row in self._all(_INVENTORY_OF_CLUSTER, {"cluster": cluster})]
+
+    def inventory_sizes(self, application: str) -> dict[Target, int]:
+        rows = self._all(_INVENTORY_SIZES, {"application": application})
+        return {Target(application, cluster): count for cluster, count in rows}
 
     def put_inventory(self, items: Sequence[InventoryItem]) -> None:
         rows = [

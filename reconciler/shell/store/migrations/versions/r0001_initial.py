@@ -102,6 +102,9 @@ def _create_intent() -> None:
     op.create_index(
         "ix_intent_pending", "intent", ["cluster", "application"], sqlite_where=sa.text("state = 'pending'")
     )
+    op.create_index(
+        "ix_intent_pending_application", "intent", ["application"], sqlite_where=sa.text("state = 'pending'")
+    )
 
 
 def _create_inventory() -> None:
@@ -120,6 +123,7 @@ def _create_inventory() -> None:
         sa.PrimaryKeyConstraint("cluster", "application", "api_group", "kind", "namespace", "name"),
         sqlite_with_rowid=False,
     )
+    op.create_index("ix_inventory_application", "inventory", ["application"])
 
 
 def _create_ledger() -> None:
