@@ -27,8 +27,9 @@ def run(arguments: argparse.Namespace, _out: Output) -> int:
     settings, problems = load_settings(path, os.environ)
     if settings is None:
         errors = [problem for problem in problems if problem.severity == "error"]
-        shown = "; ".join(str(problem) for problem in errors[:10])
-        raise CommandError(FAILED, "invalid-settings", shown, "docs/guides/settings.md lists all settings")
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        hint = "docs/guides/settings.md lists all settings"
+        raise CommandError(FAILED, "invalid-settings", f"{errors[0]}{more}", hint, errors)
     from reconciler.bootstrap import run_daemon  # noqa: PLC0415 - it loads everything there is
 
     try:

@@ -77,11 +77,9 @@ def _usage(error: offline.UsageError) -> CommandError:
 
 
 def invalid(problems: Sequence[Problem]) -> CommandError:
-    """Exit status 1: the documents are not valid; the first error, and how many more there are."""
-    first = next(problem for problem in problems if problem.severity == "error")
-    rest = len(problems) - 1
+    """Exit status 1: the documents are not valid; every error, and in one line the first of them."""
+    errors = [problem for problem in problems if problem.severity == "error"]
+    first, rest = errors[0], len(errors) - 1
     more = f" (and {rest} more)" if rest else ""
     where = f"{first.file}:{first.line}:{first.column}" if first.line else first.file
-    return CommandError(
-        FOUND, first.code, f"{where}: {first.message}{more}", first.hint or "`reconciler validate` shows all"
-    )
+    return CommandError(FOUND, first.code, f"{where}: {first.message}{more}", first.hint, errors)

@@ -31,6 +31,7 @@ from reconciler.core.documents import Application, Cluster, RolloutPolicy
 from reconciler.core.fleet import compile_fleet, wanted
 from reconciler.core.fleet_files import FLEET_FILE
 from reconciler.core.fleet_model import EMPTY_CACHE, FleetSettings, FleetSnapshot
+from reconciler.core.formats import exact_duration
 from reconciler.core.model import Manifest, Target
 from reconciler.core.objects import Scope
 from reconciler.core.parse import parse_file
@@ -123,16 +124,10 @@ class WavesResult:
             lines.append(f"{wave['name']}: {names}")
             lines.append(
                 f"  {count(wave['targets'], 'target')}, {wave['max_concurrent']} at a time, "
-                f"bake {_duration(wave['bake_s'])}, at least {_duration(wave['minimum_s'])}; "
+                f"bake {exact_duration(wave['bake_s'])}, at least {exact_duration(wave['minimum_s'])}; "
                 f"stops above {wave['max_failures']} failed, waits above {wave['max_unreachable']} unreachable"
             )
         return "\n".join(lines) + "\n"
-
-
-def _duration(seconds: float) -> str:
-    whole = int(seconds)
-    parts = [(whole // 3600, "h"), (whole % 3600 // 60, "m"), (whole % 60, "s")]
-    return "".join(f"{number}{unit}" for number, unit in parts if number) or "0s"
 
 
 # ---- reading a working tree --------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from reconciler.core.problems import Problem
 from reconciler.core.values import clean_text
 
 DONE, FOUND, USAGE, FAILED = 0, 1, 2, 3
@@ -32,18 +33,23 @@ _WORDS = {
 
 
 class CommandError(Exception):
-    """A command that could not do what was asked. `status` is the exit status."""
+    """A command that could not do what was asked. `status` is the exit status, `problems` are all that are wrong with
+    the documents it was given: people see a line for each, programs a list."""
 
-    def __init__(self, status: int, code: str, message: str, hint: str = "") -> None:
+    def __init__(self, status: int, code: str, message: str, hint: str = "", problems: Sequence[Problem] = ()) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.hint = hint
+        self.problems = tuple(problems)
 
     def as_json(self) -> dict[str, Any]:
         """The one shape of an error."""
-        return {"error": {"code": self.code, "message": self.message, "hint": self.hint}}
+        error: dict[str, Any] = {"code": self.code, "message": self.message, "hint": self.hint}
+        if len(self.problems) > 1:
+            error["problems"] = [problem.as_json() for problem in self.problems]
+        return {"error": error}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +117,15 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def print_error(error: CommandError, *, as_json: bool) -> None:
-    """To standard output as JSON for programs, else to standard error as one line and a hint."""
+    """To standard output as JSON for programs, else to standard error as one line with a hint; several problems have a
+    line each before it."""
     if as_json:
         print(json.dumps(error.as_json(), indent=2, ensure_ascii=False))  # noqa: T201 - this is where commands print
         return
     hint = f" ({error.hint})" if error.hint else ""
-    line = clean_text(f"reconciler: {error.message}{hint}", 2000)
-    print(line, file=sys.stderr)  # noqa: T201 - this is where commands print
+    message = error.message
+    if len(error.problems) > 1:
+        for problem in error.problems:
+            print(clean_text(str(problem), 2000), file=sys.stderr)  # noqa: T201 - this is where commands print
+        message, hint = f"{len(error.problems)} errors", ""
+    print(clean_text(f"reconciler: {message}{hint}", 2000), file=sys.stderr)  # noqa: T201 - as above

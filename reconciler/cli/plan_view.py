@@ -7,14 +7,12 @@ or a commit cannot become markup.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from reconciler.cli.output import Output
+from reconciler.core.fleet_plan import FleetPlan, PolicyChange
+from reconciler.core.formats import exact_duration
 from reconciler.core.plan_diff import Group, summary
 from reconciler.core.values import clean_text
-
-if TYPE_CHECKING:
-    from reconciler.cli.plan_command import Plan
 
 MARKDOWN_LENGTH_MAX = 60_000
 GROUPS_SHOWN_MAX = 20
@@ -22,14 +20,9 @@ TARGETS_SHOWN_MAX = 8
 NO_CHANGE = "No target changes."
 
 
-def _duration(seconds: float) -> str:
-    hours, rest = divmod(round(seconds), 3600)
-    minutes, left = divmod(rest, 60)
-    parts = [(hours, "h"), (minutes, "min"), (left, "s")]
-    return " ".join(f"{number} {unit}" for number, unit in parts if number) or "no time"
-
-
-def _head(plan: Plan) -> str:
+def _head(plan: FleetPlan) -> str:
+    if not plan.applications:
+        return NO_CHANGE
     count, apps = plan.targets, len(plan.applications)
     what = f"{count} target{'s' * (count != 1)} of {apps} application{'s' * (apps != 1)} change"
     return f"{what}{'s' * (count == 1)}: {summary(plan.groups)}"
@@ -49,10 +42,10 @@ def _targets(group: Group) -> str:
 # ---- text ----------------------------------------------------------------------------------------------------------
 
 
-def text(out: Output, plan: Plan) -> None:
+def text(out: Output, plan: FleetPlan) -> None:
     """For a terminal."""
     out.print(f"plan {plan.hash[:12]}: {plan.before[:7]} -> {plan.after[:7]}" + (" against live" if plan.live else ""))
-    out.print(_head(plan) if plan.applications else NO_CHANGE)
+    out.print(_head(plan))
     for application in plan.applications:
         effect = _effect(*application.worst())
         lost = "STATE IS LOST" in effect
@@ -65,8 +58,8 @@ def text(out: Output, plan: Plan) -> None:
                 wave.max_concurrent,
                 wave.max_failures,
                 wave.max_unreachable,
-                _duration(wave.bake_s),
-                _duration(wave.minimum_s),
+                exact_duration(wave.bake_s),
+                exact_duration(wave.minimum_s),
                 f"closed: {wave.closed.message}" if wave.closed else _clusters(wave.targets),
             )
             for wave in application.frozen.waves
@@ -79,6 +72,11 @@ def text(out: Output, plan: Plan) -> None:
         for part in group.diff:
             for line in part.lines():
                 out.print(f"  {line.replace(f' on {part.cluster}', '', 1)}" if part.cluster else f"  {line}")
+    for change in plan.policies:
+        out.print()
+        out.print(f"{out.paint(clean_text(f'policy {change.title}'), 'bold')}: {_from_then_on(change)}")
+        for line in change.changes:
+            out.print(f"  {clean_text(line)}")
     if len(plan.groups) > GROUPS_SHOWN_MAX:
         out.print(f"\n{len(plan.groups) - GROUPS_SHOWN_MAX} more groups; -o json shows all")
     if plan.problems:
@@ -86,7 +84,13 @@ def text(out: Output, plan: Plan) -> None:
     for problem in plan.problems:
         out.print(out.paint(clean_text(str(problem), 1000), "red" if problem.severity == "error" else "yellow"))
     if plan.applications:
-        out.print(f"\nexpected: at least {_duration(plan.expected_s)}")
+        out.print(f"\nexpected: at least {exact_duration(plan.expected_s)}")
+
+
+def _from_then_on(change: PolicyChange) -> str:
+    count = len(change.applications)
+    who = change.applications[0] if count == 1 else f"{count} applications"
+    return f"counts from the next rollout of {clean_text(who)} on"
 
 
 def _clusters(targets: tuple[tuple[str, str], ...]) -> str:
@@ -98,7 +102,7 @@ def _clusters(targets: tuple[tuple[str, str], ...]) -> str:
 # ---- Markdown ------------------------------------------------------------------------------------------------------
 
 
-def markdown(plan: Plan) -> str:
+def markdown(plan: FleetPlan) -> str:
     """For a comment."""
     lines: list[str] = []
     length = 0
@@ -112,10 +116,10 @@ def markdown(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _markdown(plan: Plan) -> Iterator[str]:
+def _markdown(plan: FleetPlan) -> Iterator[str]:
     yield f"### Plan `{plan.hash[:12]}`"
     yield ""
-    yield f"`{plan.before[:7]}` → `{plan.after[:7]}`: {_head(plan) if plan.applications else NO_CHANGE}"
+    yield f"`{plan.before[:7]}` → `{plan.after[:7]}`: {_head(plan)}"
     if plan.applications:
         yield ""
         yield "| Application | Effect | Waves | At least |"
@@ -124,7 +128,7 @@ def _markdown(plan: Plan) -> Iterator[str]:
         waves = ", ".join(f"{wave.name} {len(wave.targets)}" for wave in application.frozen.waves)
         effect = _effect(*application.worst()).replace("STATE IS LOST", "**STATE IS LOST**")
         name = _cell(application.application)
-        yield f"| {name} | {effect} | {_cell(waves)} | {_duration(application.expected_s)} |"
+        yield f"| {name} | {effect} | {_cell(waves)} | {exact_duration(application.expected_s)} |"
     if plan.problems:
         yield ""
         yield "| | Where | What |"
@@ -142,9 +146,17 @@ def _markdown(plan: Plan) -> Iterator[str]:
                 yield clean_text(line, 400).replace("```", "'''")
         yield "```"
         yield "</details>"
+    for change in plan.policies:
+        yield ""
+        yield f"Policy {_cell(change.title)} {_from_then_on(change)}:"
+        yield ""
+        yield "```diff"
+        for line in change.changes:
+            yield clean_text(line, 400).replace("```", "'''")
+        yield "```"
     if plan.applications:
         yield ""
-        yield f"Expected: at least {_duration(plan.expected_s)}."
+        yield f"Expected: at least {exact_duration(plan.expected_s)}."
 
 
 def _cell(text_: str) -> str:

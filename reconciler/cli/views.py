@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from reconciler.cli.output import Output
+from reconciler.core.formats import exact_duration, rough_duration
 from reconciler.core.values import clean_text
 
 View = Callable[[Output, Any], None]
 Json = Mapping[str, Any]
 SHORT_SHA = 7
 MESSAGE_LENGTH_MAX = 400
+WAITS_SHOWN_MAX = 20
 
 
 def _sha(revision: str | None) -> str:
@@ -50,8 +52,14 @@ def status(out: Output, found: Json) -> None:
     shown = [wait for wait in found["waits"] if wait["reason"] not in ("NoSlot", "WaveInProgress")]
     if shown:
         out.print()
-        rows = [(wait["subject"] or wait["unit"], wait["reason"], wait["message"]) for wait in shown[:20]]
+        # A thousand targets that wait for one thing are one line.
+        groups: dict[tuple[str, str], list[str]] = {}
+        for wait in shown:
+            groups.setdefault((wait["reason"], wait["message"]), []).append(wait["subject"] or wait["unit"])
+        rows = [(_listed(subjects), *why) for why, subjects in list(groups.items())[:WAITS_SHOWN_MAX]]
         out.table(("WAITS", "REASON", "WHY"), rows)
+        if len(groups) > WAITS_SHOWN_MAX:
+            out.print(f"and {len(groups) - WAITS_SHOWN_MAX} more reasons; -o json shows them")
     if found["outbox_backlog"]:
         out.print(f"\n{_plural(found['outbox_backlog'], 'message')} not delivered yet")
 
@@ -193,8 +201,9 @@ def rollout(out: Output, found: Json) -> None:
         out.print()
         out.print(
             out.paint(f"wave {wave['name']}", "bold")
-            + f": {_counts(wave['states'])}; bake {wave['bake_s']:g} s, {wave['max_concurrent']} at a time, "
-            f"{wave['max_failures']} may fail, {wave['max_unreachable']} may be out of reach"
+            + f": {_counts(wave['states'])}; bake {exact_duration(wave['bake_s'])}, "
+            f"{wave['max_concurrent']} at a time, {wave['max_failures']} may fail, "
+            f"{wave['max_unreachable']} may be out of reach"
         )
         if wave["closed"]:
             out.print(f"  closed: {_text(wave['closed']['message'])}")
@@ -203,7 +212,7 @@ def rollout(out: Output, found: Json) -> None:
             (
                 _place(row, found["application"]),
                 row["state"],
-                f"{row['bake_s']:.0f} s",
+                rough_duration(row["bake_s"]),
                 row["message"] or waits.get(f"{row['application']}@{row['cluster']}", ""),
             )
             for row in wave["targets"]
@@ -250,6 +259,9 @@ def diff(out: Output, found: Json) -> None:
     for name in sorted({part["cluster"] for part in unknown}):
         number = sum(part["cluster"] == name for part in unknown)
         out.print(f"{_plural(number, 'object')} on {name} could not be compared: not observed, or being deleted")
+    if found["outdated"] and found["against"] == "assigned":
+        count = _plural(found["outdated"], "target")
+        out.print(f"Git asks for another release on {count}: `--against git` shows what they are to become")
 
 
 def _diff_lines(out: Output, part: Json) -> Iterable[str]:

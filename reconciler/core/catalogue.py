@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from reconciler.core.digest import digest_of
 from reconciler.core.documents import RolloutPolicy
 from reconciler.core.formats import duration_s
-from reconciler.core.model import digest_of
 from reconciler.core.parse import parse
 from reconciler.core.traits import TraitDefinition, definition_of
 from reconciler.core.yaml_kube import load

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from reconciler.core.digest import digest_of
 from reconciler.core.documents import Cluster, Fleet, Parsed, RolloutPolicy
 from reconciler.core.fleet_applications import Changed, Shared, compile_applications
 from reconciler.core.fleet_files import (
@@ -40,7 +41,7 @@ from reconciler.core.fleet_model import (
     FleetSettings,
     FleetSnapshot,
 )
-from reconciler.core.model import Reason, digest_of
+from reconciler.core.model import Reason
 from reconciler.core.problems import Problem, Severity
 
 #: In which part of the repository a kind may stand: who may write there may write these.

@@ -54,6 +54,26 @@ def duration_s(text: Any) -> float | None:
     return days * 86_400 + hours * 3_600 + minutes * 60 + seconds + millis / 1000
 
 
+def exact_duration(seconds: float) -> str:
+    """A duration as a document would say it: 1h30m, 45s, 500ms; 0s for none."""
+    millis = round(seconds * 1000)
+    found = []
+    for size, unit in ((3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")):
+        number, millis = divmod(millis, size)
+        if number:
+            found.append(f"{number}{unit}")
+    return "".join(found) or "0s"
+
+
+def rough_duration(seconds: float) -> str:
+    """How long something took or has lasted, for people: 12 s, 5 min, 1 h 30 min."""
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{minutes} min" if not hours else f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
 def parse_amount(value: Any) -> Amount | None:
     """A whole number (not a boolean) or a percentage from 0% to 100%; None if it is neither."""
     if isinstance(value, int) and not isinstance(value, bool):

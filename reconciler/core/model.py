@@ -11,11 +11,11 @@ digest. An *assignment* is the release a target is to have now. A *rollout* move
 from __future__ import annotations
 
 import enum
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from reconciler.core.digest import digest_of
 
 #: A Kubernetes object, or any part of one, as plain JSON values.
 Manifest = dict[str, Any]
@@ -173,16 +173,6 @@ class Release:
     digest: str
     application: str
     objects: tuple[Manifest, ...]
-
-
-def canonical_json(value: object) -> bytes:
-    """`value` as JSON with sorted keys and no spaces: the same value is always the same bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-
-
-def digest_of(value: object, *, length: int = 16) -> str:
-    """Hex SHA-256 over the canonical JSON of `value`, cut to `length` characters (64 bits by default)."""
-    return hashlib.sha256(canonical_json(value)).hexdigest()[:length]
 
 
 def release_of(application: str, objects: tuple[Manifest, ...]) -> Release:

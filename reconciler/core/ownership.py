@@ -9,7 +9,8 @@ under another installation is still the same release.
 
 from __future__ import annotations
 
-from reconciler.core.model import Manifest, digest_of
+from reconciler.core.digest import digest_of
+from reconciler.core.model import Manifest
 
 OWNER_LABEL = "reconciler.dev/owner"
 APPLICATION_ANNOTATION = "reconciler.dev/application"

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from reconciler.core.digest import digest_of
 from reconciler.core.documents import RolloutPolicy, WaveSpec
 from reconciler.core.formats import Amount, duration_s, parse_amount
-from reconciler.core.model import digest_of
 from reconciler.core.schema import Finding
 from reconciler.core.yaml_kube import Document, Path
 

@@ -14,12 +14,13 @@ from typing import Any
 
 from reconciler.core.built_in_defaults import merge_key, with_defaults
 from reconciler.core.diff_walk import Finding, Item, Kind, Place
+from reconciler.core.digest import canonical_json
 from reconciler.core.explain_diff import Change, change_of
 from reconciler.core.flink_config import flatten, is_flink
 from reconciler.core.flink_effect import Effect, FlinkEffect, State, flink_effect
 from reconciler.core.health_common import map_at
 from reconciler.core.managed_fields import IDENTITY, METADATA_IDENTITY
-from reconciler.core.model import Manifest, ObjectKey, Target, canonical_json
+from reconciler.core.model import Manifest, ObjectKey, Target
 from reconciler.core.order import order_key
 from reconciler.core.problems import Problem, Severity
 from reconciler.core.values import clean_text, strictly_equal

@@ -15,8 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler.core.digest import digest_of
 from reconciler.core.documents import Cluster, RolloutPolicy, WaveSpec, matches
-from reconciler.core.model import FrozenPlan, Reason, Target, Wave, digest_of
+from reconciler.core.model import FrozenPlan, Reason, Target, Wave
 from reconciler.core.parse_policy import DELETES_MAX
 
 NOT_ENFORCED = "NotYetEnforced"

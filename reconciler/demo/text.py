@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Sequence
 
+from reconciler.core.formats import rough_duration
 from reconciler.demo.fleet import RINGS
 from reconciler.demo.outcome import StepOutcome, Summary, WaveOutcome
 from reconciler.demo.stage import SOURCE, Stage
@@ -44,22 +45,10 @@ def clock(wall: float) -> str:
     return dt.datetime.fromtimestamp(wall, dt.UTC).strftime("%H:%M:%S")
 
 
-def span(seconds: float) -> str:
-    """A length of time, for people: 45 s, 12m10s, 1h05m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes}m{rest:02d}s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m"
-
-
 def result_of(outcome: StepOutcome, policy_s: float) -> str:
     """One line: what a step ended as."""
     targets = f"{outcome.targets_touched} target{'s' if outcome.targets_touched != 1 else ''} written"
-    return f"{outcome.result} · {targets} · {span(policy_s)} of policy time in {outcome.wall_s:.1f} s"
+    return f"{outcome.result} · {targets} · {rough_duration(policy_s)} of policy time in {outcome.wall_s:.1f} s"
 
 
 def waves_of(outcome: StepOutcome) -> list[str]:

@@ -20,6 +20,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from reconciler.core.formats import rough_duration
 from reconciler.core.values import clean_text
 from reconciler.demo import text
 from reconciler.demo.outcome import StepOutcome, Summary
@@ -251,7 +252,7 @@ class TerminalView(_Paced):
             table.add_column(name, header_style="dim", justify="left" if name in ("step", "result") else "right")
         for step in summary.steps:
             style = "green" if step.wanted else "red"
-            policy = text.span(self._policy.get(step.name, 0.0))
+            policy = rough_duration(self._policy.get(step.name, 0.0))
             row = (step.name, Text(step.result, style=style), str(step.targets_touched), policy, f"{step.wall_s:.1f} s")
             table.add_row(*row)
         self._console.print()
@@ -303,7 +304,7 @@ class TerminalView(_Paced):
     def _status(self, picture: Picture, scene: Scene) -> Text:
         line = Text(" ")
         line.append(f"policy clock {text.clock(picture.wall)}", style="bold")
-        line.append(f" (+{text.span(self._policy_s())})   ")
+        line.append(f" (+{rough_duration(self._policy_s())})   ")
         line.append(f"{picture.settled} of {picture.targets} targets as Git wants them, healthy   ")
         if picture.away:
             line.append(f"away: {', '.join(picture.away)}", style="yellow")

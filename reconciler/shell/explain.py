@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from reconciler.core.actions import Wait
+from reconciler.core.formats import rough_duration
 from reconciler.core.model import (
     FAILURE_STATES,
     ClusterView,
@@ -30,7 +31,6 @@ from reconciler.shell.rollout_unit import owner_of
 STOPPED = frozenset({RolloutState.HALTED, RolloutState.PAUSED, RolloutState.ROLLING_BACK})
 #: How a stopped rollout is spoken of.
 STOPPED_WORDS = {RolloutState.ROLLING_BACK: "going back"}
-SECONDS_A_MINUTE = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ def _moving_gate(daemon: Daemon, look: Look, moving: Moving, now: Now) -> Gate:
 
 def _silent_gate(view: ClusterView, now: Now) -> Gate:
     """The cluster does not answer: why, as far as is known now, and for how long it has not."""
-    heard = "" if view.heard_at is None else f"; last heard {duration(now.monotonic - view.heard_at)} ago"
+    heard = "" if view.heard_at is None else f"; last heard {rough_duration(now.monotonic - view.heard_at)} ago"
     return Gate("cluster", Reason("ClusterUnreachable", view.silence + heard))
 
 
@@ -176,7 +176,7 @@ def _applying_gate(daemon: Daemon, look: Look) -> Gate:
 def _bake_gate(moving: Moving, now: Now) -> Gate:
     wave = moving.rollout.plan.waves[moving.row.wave]
     left_s = max(0.0, wave.bake_s - moving.row.bake_s)
-    message = f"healthy; baked {duration(moving.row.bake_s)} of {duration(wave.bake_s)}"
+    message = f"healthy; baked {rough_duration(moving.row.bake_s)} of {rough_duration(wave.bake_s)}"
     return Gate("bake", Reason("Baking", message), now.monotonic + left_s)
 
 
@@ -249,13 +249,3 @@ def _source_gate(daemon: Daemon, application: str) -> Gate | None:
 
 def _wait_of(waits: Sequence[Wait], subject: str) -> Wait | None:
     return next((wait for wait in waits if wait.subject == subject), None)
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: 12 s, 5 min, 1 h 30 min."""
-    whole = round(seconds)
-    if whole < 2 * SECONDS_A_MINUTE:
-        return f"{whole} s"
-    minutes = whole // SECONDS_A_MINUTE
-    hours, rest = divmod(minutes, 60)
-    return f"{minutes} min" if not hours else f"{hours} h {rest} min" if rest else f"{hours} h"

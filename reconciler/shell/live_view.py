@@ -44,13 +44,16 @@ async def chosen(daemon: Daemon, name: str | None, cluster: str | None) -> list[
 async def diff(
     daemon: Daemon, name: str | None, cluster: str | None = None, against: str = "assigned"
 ) -> dict[str, Any]:
-    """Every object of the chosen targets, with what applying it would change."""
+    """Every object of the chosen targets, with what applying it would change; `outdated` counts the targets for which
+    Git asks for another release than the assigned one."""
     if against not in AGAINST:
         raise AskError("invalid-value", f"against={against!r}", f"one of {', '.join(AGAINST)}")
     parts: list[ObjectDiff] = []
-    for look in await chosen(daemon, name, cluster):
+    looked = await chosen(daemon, name, cluster)
+    for look in looked:
         parts += await _target_diff(daemon, look, against)
-    return {"objects": [part.as_json() for part in parts]}
+    outdated = sum(bool(look.assigned and look.goal) and look.goal != look.assigned for look in looked)
+    return {"objects": [part.as_json() for part in parts], "against": against, "outdated": outdated}
 
 
 async def _target_diff(daemon: Daemon, look: Look, against: str) -> list[ObjectDiff]:

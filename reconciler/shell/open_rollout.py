@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from reconciler.core.change import change_of
 from reconciler.core.decide_source import ApplicationDecision, Goal
+from reconciler.core.digest import digest_of
 from reconciler.core.fleet_model import FleetSnapshot
 from reconciler.core.model import (
     SETTLED_STATES,
@@ -20,7 +21,6 @@ from reconciler.core.model import (
     RolloutTarget,
     Target,
     TargetState,
-    digest_of,
 )
 from reconciler.core.waves import freeze
 from reconciler.shell.ports import AuditRow, Tx

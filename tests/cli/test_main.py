@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.cli import views
 from reconciler.cli.client import Client, find_client
 from reconciler.cli.main import main, parser
 from reconciler.cli.output import CommandError, Output
@@ -198,6 +199,36 @@ def test_where_the_daemon_is_looked_for(
     assert client.where.endswith(expected)
     if not expected.startswith("http"):
         assert client.socket == socket_path(Path(client.where))
+
+
+def test_each_mistake_in_the_settings_has_a_line(files: Path) -> None:
+    (files / "reconciler.yaml").write_text("stateDir: state\nlisten: nowhere\nchekInterval: 10s\nrepositories: []\n")
+    status, out, err = ran("run", "--config", "reconciler.yaml")
+    assert (status, out) == (3, "")
+    assert [line.partition(": error: ")[0] for line in err.splitlines()] == [
+        "reconciler.yaml:2:1",
+        "reconciler.yaml:3:1",
+        "reconciler: 2 errors",
+    ]
+    assert "did you mean 'checkInterval'?" in err
+    status, out, err = ran("run", "--config", "reconciler.yaml", "-o", "json")
+    assert (status, err) == (3, "")
+    error = json.loads(out)["error"]
+    assert [problem["line"] for problem in error["problems"]] == [2, 3]
+    assert error["message"].startswith("reconciler.yaml:2:1: ")
+
+
+def test_status_says_once_what_many_wait_for() -> None:
+    stream = io.StringIO()
+    wait = {"reason": "ClusterUnreachable", "message": "cluster eu does not answer", "unit": "application:sample/x"}
+    found = {
+        "applications": 9, "targets": {"total": 9, "synced": 0, "healthy": 0, "states": {"Unreachable": 9}},
+        "clusters": {"total": 1, "Unreachable": 1}, "sources": [], "rollouts": [], "outbox_backlog": 0,
+        "waits": [{**wait, "subject": f"sample/a{number}@eu"} for number in range(9)],
+    }  # fmt: skip
+    views.status(Output(stream=stream), found)
+    assert stream.getvalue().count("cluster eu does not answer") == 1
+    assert "sample/a3@eu and 5 more" in stream.getvalue()
 
 
 def test_something_else_that_listens_is_no_daemon(tmp_path: Path) -> None:

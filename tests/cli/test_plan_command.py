@@ -86,6 +86,42 @@ def test_nothing_changes(fleet: Fleet) -> None:
     assert fleet.plan(before, after)[1].splitlines()[1] == "No target changes."
 
 
+def test_another_policy_is_said_even_if_no_target_changes(fleet: Fleet) -> None:
+    policy = POLICY.replace("ON_FAILURE", "halt").replace(
+        "bake: 500ms, maxConcurrent: 1,", "bake: 1h30m, maxConcurrent: 1,"
+    )
+    extra = "  - {name: late, size: 100%, bake: 1m, maxConcurrent: 1, maxFailures: 0}\n  progressDeadline"
+    policy = policy.replace("size: 100%", "size: 50%").replace("  progressDeadline", extra)
+    before, after = fleet.commit(), fleet.commit(**{"policies/rollout.yaml": policy})
+    found = fleet.json(before, after)
+    assert (found["applications"], found["waves"], found["groups"]) == ([], [], [])
+    (change,) = found["policies"]
+    assert (change["from"], change["to"], change["applications"]) == ("quick", "quick", ["test/orders"])
+    assert change["changes"] == [
+        "~ waves: canary, rest -> canary, rest, late",
+        "~ waves[name=canary].bake: 500ms -> 1h30m",
+        "~ waves[name=rest].size: 100% -> 50%",
+        "+ waves[name=late].bake: 1m",
+        "+ waves[name=late].maxConcurrent: 1",
+        "+ waves[name=late].maxFailures: 0",
+        "+ waves[name=late].size: 100%",
+        "~ onFailure: rollback -> halt",
+    ]
+    for form in ("text", "markdown"):
+        _, shown = fleet.plan(before, after, "-o", form)
+        assert "No target changes." in shown
+        assert "counts from the next rollout of test/orders on" in shown
+        assert "~ waves[name=canary].bake: 500ms -> 1h30m" in shown
+    # Back again, and under another name.
+    renamed = POLICY.replace("ON_FAILURE", "rollback").replace("name: quick", "name: slow")
+    defaults = FLEET.replace("rollout: quick", "rollout: slow")
+    last = fleet.commit(**{"policies/rollout.yaml": renamed, "fleet.yaml": defaults})
+    assert fleet.json(before, last)["policies"] == [
+        {"from": "quick", "to": "slow", "applications": ["test/orders"], "changes": []}
+    ]
+    assert "policy quick -> slow: counts" in fleet.plan(before, last)[1]
+
+
 def test_what_differs_between_clusters_is_grouped(fleet: Fleet) -> None:
     override = (
         "  - type: override\n    properties:\n      clusters: [c2]\n"

@@ -22,7 +22,7 @@ from reconciler.core.model import (
 )
 from reconciler.shell.board import Board
 from reconciler.shell.daemon import Daemon
-from reconciler.shell.explain import Gate, duration, gate_of
+from reconciler.shell.explain import Gate, gate_of
 from reconciler.shell.looks import Look, Moving
 from tests.core.test_retry import TARGET, rollout, row
 
@@ -127,11 +127,3 @@ def test_a_bake_says_when_it_is_over() -> None:
     found = gate(moving(TargetState.BAKING))
     assert found.reason.message == "healthy; baked 30 s of 60 s"
     assert found.recheck_at == NOW.monotonic + 30
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0 s"), (119, "119 s"), (120, "2 min"), (3600, "1 h"), (5400, "1 h 30 min"), (90_000, "25 h")],
-)
-def test_durations_for_people(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

@@ -18,7 +18,8 @@ from typing import Any
 
 import orjson
 
-from reconciler.core.model import FrozenPlan, Manifest, ObjectKey, Reason, Target, Wave, canonical_json
+from reconciler.core.digest import canonical_json
+from reconciler.core.model import FrozenPlan, Manifest, ObjectKey, Reason, Target, Wave
 
 #: Plans and releases that a store keeps decoded. A plan of one application is about 1 KB, a release about 20 KB.
 PLANS_CACHED = 128
