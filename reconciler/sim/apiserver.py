@@ -25,12 +25,12 @@ import orjson
 
 from reconciler.shell.transport import Request, Response, Stream, TransportError
 from reconciler.sim import deletions
-from reconciler.sim.problems import ApiError, Status
+from reconciler.sim.problems import ApiError
 from reconciler.sim.reads import Reads
 from reconciler.sim.requests import parse_call
 from reconciler.sim.schema import Catalog, load_catalog
 from reconciler.sim.store import Event, Key, Snapshot, Store, Stored, WriteEntry
-from reconciler.sim.verbs import Verbs
+from reconciler.sim.verbs import Admit, Verbs
 from reconciler.sim.versions import Object
 from reconciler.sim.watch import Watch
 from reconciler.sim.writes import Options, Target, Writer
@@ -40,7 +40,6 @@ FIRST_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 #: Where a clock is not given, time stands still here: 2026-01-01T00:00:00Z.
 EPOCH_S = 1767225600.0
 
-Admit = Callable[[str, str, Object], Status | None]
 Observer = Callable[[Key, Event], None]
 
 

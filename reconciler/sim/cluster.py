@@ -19,7 +19,7 @@ from typing import Any
 
 from reconciler.shell.ports import Clock
 from reconciler.shell.transport import Request, Response
-from reconciler.sim.apiserver import Admit, ServerSnapshot, SimApiServer
+from reconciler.sim.apiserver import ServerSnapshot, SimApiServer
 from reconciler.sim.behaviour import Behaviours, Timings
 from reconciler.sim.controllers import BuiltInControllers, rfc3339
 from reconciler.sim.faults import FaultTransport
@@ -30,6 +30,7 @@ from reconciler.sim.plan import FaultPlan, Generation, NoFaults
 from reconciler.sim.problems import ApiError
 from reconciler.sim.schema import Catalog
 from reconciler.sim.store import Event, Key
+from reconciler.sim.verbs import Admit
 
 GROUPS = {"Deployment": "apps", "StatefulSet": "apps", "Job": "batch"}
 #: What people's edits are recorded as.

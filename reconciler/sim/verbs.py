@@ -7,15 +7,16 @@ appends writes to the log, the refused ones included.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import orjson
 
 from reconciler.shell.transport import Response, Stream
 from reconciler.sim import deletions, discovery, problems
 from reconciler.sim.complete import bad_base64, unknown_fields
-from reconciler.sim.problems import ApiError
+from reconciler.sim.problems import ApiError, Status
 from reconciler.sim.reads import JSON_HEADERS, Reads
 from reconciler.sim.requests import (
     APPLY,
@@ -30,14 +31,11 @@ from reconciler.sim.requests import (
     parse_path,
     write_options,
 )
-from reconciler.sim.schema import Resource
+from reconciler.sim.schema import Catalog, Resource
 from reconciler.sim.store import Key, Store, Stored, WriteEntry
 from reconciler.sim.typed import type_errors
 from reconciler.sim.versions import Object
 from reconciler.sim.writes import Options, Target, Writer
-
-if TYPE_CHECKING:
-    from reconciler.sim.apiserver import SimApiServer
 
 VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 POLICIES = ("Foreground", "Background", "Orphan", "nil")
@@ -56,10 +54,22 @@ ANSWERS_DELETED = frozenset(
 )
 
 
+#: May refuse a write: (verb, kind, object) -> the refusal, or None.
+Admit = Callable[[str, str, Object], Status | None]
+
+
+class Server(Protocol):
+    """What requests are run on. All of it may change while it runs."""
+
+    catalog: Catalog
+    now: Callable[[], float]
+    admit: Admit | None
+
+
 class Verbs:
     """Runs requests on one server."""
 
-    def __init__(self, server: SimApiServer, store: Store, writer: Writer, reads: Reads) -> None:
+    def __init__(self, server: Server, store: Store, writer: Writer, reads: Reads) -> None:
         self._server = server
         self._store = store
         self._writer = writer
