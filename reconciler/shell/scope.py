@@ -39,10 +39,14 @@ class Scope:
         return tuple(self._tasks)
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start `work`, and return its task so that its owner can cancel it. A name is used by one task at a time, and
-        nothing starts once the scope is closing."""
+        """Start `work`, and return its task so that its owner can cancel it. A name is used by one task at a time.
+
+        Nothing starts once the scope is closing: one of its own tasks whose turn to end has not come yet ends here, as
+        cancelled; anybody else has made a mistake."""
         if self._closed or name in self._tasks:
             work.close()
+            if self._closed and asyncio.current_task() in self._tasks.values():
+                raise asyncio.CancelledError
             why = "is closing" if self._closed else f"has a task {name!r} already"
             raise RuntimeError(f"scope {self.name!r} {why}")
         task = asyncio.get_running_loop().create_task(work, name=f"{self.name}/{name}")

@@ -161,6 +161,37 @@ def test_nothing_starts_twice_or_after_the_end() -> None:
     run(main)
 
 
+def test_a_task_that_starts_another_while_the_scope_closes_ends_with_it() -> None:
+    """The newest is ended first; an older one that runs meanwhile, and wants to start something, has not failed."""
+
+    async def main() -> None:
+        failures: list[tuple[str, BaseException]] = []
+        started: list[str] = []
+        scope = Scope("test", lambda name, error: failures.append((name, error)))
+        closing = asyncio.Event()
+
+        async def older() -> None:
+            await closing.wait()
+            scope.start("late", asyncio.sleep(3600))
+            started.append("late")
+
+        async def newest() -> None:
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                closing.set()
+                await asyncio.sleep(0)  # the older one has its turn while this one ends
+                await asyncio.sleep(0)
+
+        scope.start("older", older())
+        scope.start("newest", newest())
+        await asyncio.sleep(0)
+        assert await scope.close(5) == ()
+        assert (scope.names, started, failures) == ((), [], [])
+
+    run(main)
+
+
 def test_a_child_cannot_close_its_own_scope() -> None:
     async def main() -> None:
         failures: list[BaseException] = []
