@@ -45,20 +45,23 @@ class Baked:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """Record that `digest` is due on `target`: its wave passed while the target could not be reached."""
+    """Record that `digest` is due on `target`: its wave passed while the target could not be reached. None: nothing is
+    due there any more."""
 
     target: Target
-    digest: str
+    digest: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Prune:
-    """Delete `items`, in this order, each guarded by its uid."""
+    """Delete `items`, in this order, each guarded by its uid. `stateful_max` is how many stateful objects the whole
+    application may lose to one commit."""
 
     target: Target
     digest: str
     items: tuple[InventoryItem, ...]
     attempt: int
+    stateful_max: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,10 @@ def charges(step: Step, regions: Mapping[str, str], limits: Limits, commit: str)
         found.append((Spend("changed", cluster, cost.changed), limits.changed_per_cluster))
     if cost.deletes:
         found.append((Spend("deletes", f"commit:{commit}", cost.deletes), limits.deletes_per_commit))
+        for action in step.actions:
+            if isinstance(action, Prune):
+                scope = f"commit:{commit}/{step.target.application}"
+                found.append((Spend("deletes", scope, cost.deletes), action.stateful_max))
     return found
 
 
@@ -77,6 +81,7 @@ def admit(
             waits.append(wait)
             if wait.recheck_at is not None:
                 rechecks.append(wait.recheck_at)
+            admitted.extend(_without_repair(step))
             continue
         for charge, _ in wanted:
             spent[charge.kind, charge.scope] = spent.get((charge.kind, charge.scope), 0) + charge.amount
@@ -86,9 +91,19 @@ def admit(
     return replace(decision, steps=tuple(admitted), waits=tuple(waits), recheck_at=recheck_at), spends
 
 
+def _without_repair(step: Step) -> list[Step]:
+    """What remains of a refused step: that the target has drifted is true without the repair, too, so that its bake
+    starts again. A refused start never happened."""
+    if step.after is None or not any(isinstance(action, Apply) and action.purpose == "heal" for action in step.actions):
+        return []
+    rest = tuple(action for action in step.actions if not isinstance(action, Apply))
+    return [Step(step.target, step.after, rest)]
+
+
 def _refusal(step: Step, charge: Spend, limit: int, ledgers: Ledgers, now: Now) -> Wait:
     if any(isinstance(action, Prune) for action in step.actions):
-        message = f"{charge.amount} stateful deletes would pass the limit of {limit} for this commit: needs approval"
+        whose = f" of {step.target.application}" if charge.scope.endswith(f"/{step.target.application}") else ""
+        message = f"{charge.amount} more would pass the limit of {limit} stateful deletes{whose} by this commit"
         return Wait(str(step.target), Reason("DeletesNeedApproval", message))
     message = f"{limit} {charge.kind} an hour in {charge.scope} are spent"
     frees_wall = ledgers.frees_at.get((charge.kind, charge.scope), now.wall)

@@ -27,6 +27,8 @@ from reconciler.core.model import (
 from reconciler.core.observation import Observation
 
 BAKE_RESETS_MAX = 3
+#: A blocked target is tried again after its cluster was heard from for so long.
+BLOCKED_RETRY_S = 600.0
 #: Failures of a write that say the cluster cannot take this release at all: nothing of it is wrong elsewhere.
 BLOCKING_CODES = frozenset({"SchemaMismatch", "KindMissing"})
 #: A healthy target whose reason says this has nothing left to bake: its gates are not applicable.
@@ -77,6 +79,8 @@ def advance(row: RolloutTarget, seen: Observation, now: Now, timing: Timing) -> 
     state = row.state
     if state is TargetState.UNREACHABLE:
         return None if seen.unreachable(row.target, now) else _returned(row)
+    if state is TargetState.BLOCKED:
+        return _blocked(row, seen, now, timing)
     if state not in (TargetState.APPLYING, TargetState.PROGRESSING, TargetState.BAKING, TargetState.ROLLING_BACK):
         return None
     if seen.unreachable(row.target, now):
@@ -102,6 +106,18 @@ def advance(row: RolloutTarget, seen: Observation, now: Now, timing: Timing) -> 
 def _returned(row: RolloutTarget) -> Step:
     reason = Reason("Returned", "the cluster answers again")
     return Step(row.target, replace(row, state=TargetState.WAITING, reason=reason, observed_at=None))
+
+
+def _blocked(row: RolloutTarget, seen: Observation, now: Now, timing: Timing) -> Step | None:
+    """A cluster that cannot take the release may be upgraded: it is asked again every now and then."""
+    cluster = seen.clusters.get(row.target.cluster)
+    if cluster is None or cluster.heard_at is None or cluster.unreachable(now):
+        return None
+    row, added = accrue(row, cluster.heard_at, now, timing)
+    row = replace(row, progress_s=row.progress_s + added)
+    if row.progress_s >= BLOCKED_RETRY_S:
+        return Step(row.target, replace(row, state=TargetState.WAITING, observed_at=None))
+    return Step(row.target, row)
 
 
 def _lost(row: RolloutTarget) -> Step:
@@ -135,7 +151,8 @@ def _deadline(
 def _refused(row: RolloutTarget, failure: Reason) -> Step:
     """A write was refused for good."""
     if failure.code in BLOCKING_CODES and row.state is not TargetState.ROLLING_BACK:
-        return Step(row.target, replace(row, state=TargetState.BLOCKED, reason=failure))
+        blocked = replace(row, state=TargetState.BLOCKED, reason=failure, progress_s=0.0, observed_at=None)
+        return Step(row.target, blocked)
     return Step(row.target, replace(row, state=TargetState.FAILED, reason=failure))
 
 
@@ -154,7 +171,7 @@ def _progress(row: RolloutTarget, verdict: TargetVerdict | None, now: Now, timin
         return Step(
             row.target, replace(row, reason=Reason("InDoubt", "only the server can tell if live is the release"))
         )
-    if has_nothing_to_bake(verdict):
+    if has_nothing_to_bake(verdict) and is_well(verdict):
         done = replace(row, bake_s=0.0, healthy_wall=row.healthy_wall or now.wall)
         return _succeeded(done, now, verdict.reason)
     if not is_well(verdict):
@@ -178,8 +195,10 @@ def _progress(row: RolloutTarget, verdict: TargetVerdict | None, now: Now, timin
 
 
 def _bake(row: RolloutTarget, verdict: TargetVerdict | None, now: Now, timing: Timing) -> Step | None:
-    if verdict is None or verdict.health is Health.UNKNOWN or not verdict.applied:
-        return None  # Unknown pauses: nothing is added, nothing is lost.
+    doubtful = verdict is None or verdict.health is Health.UNKNOWN or verdict.sync is Sync.ASK
+    if verdict is None or doubtful or not verdict.applied:
+        # Unknown pauses: nothing is lost, and the time until the next good look is not added either.
+        return Step(row.target, replace(row, observed_at=None)) if row.observed_at is not None else None
     if row.observed_boot == now.boot and row.observed_at is not None and verdict.observed_at <= row.observed_at:
         return None  # Nothing new was seen.
     row, added = accrue(row, verdict.observed_at, now, timing)

@@ -18,6 +18,7 @@ from reconciler.core.heal import decide_heal
 from reconciler.core.model import (
     ENDED_STATES,
     FAILURE_STATES,
+    Assignment,
     Now,
     Reason,
     Rollout,
@@ -46,6 +47,7 @@ class _Work:
 
     rollout: Rollout
     rows: list[RolloutTarget]
+    seen: Observation
     steps: dict[Target, Step] = field(default_factory=dict)
     actions: list[Action] = field(default_factory=list)
     waits: list[Wait] = field(default_factory=list)
@@ -82,11 +84,12 @@ def decide(rollout: Rollout, rows: Sequence[RolloutTarget], seen: Observation, n
     """What `rollout` does next. `rows` are its targets in plan order. An ended rollout decides nothing."""
     if rollout.state in ENDED_STATES:
         return Decision(rollout)
-    work = _Work(rollout, list(rows))
+    work = _Work(rollout, list(rows), seen)
     for row in rows:
         step = advance(row, seen, now, timing_of(rollout, row))
         if step is not None:
             work.put(step)
+    _tell_of_blocked(work, rows)
     _stop_if_over_budget(work)
     _hand_over(work)
     if work.rollout.state is RolloutState.ACTIVE:
@@ -102,6 +105,22 @@ def decide(rollout: Rollout, rows: Sequence[RolloutTarget], seen: Observation, n
     return Decision(work.rollout, steps, tuple(work.actions), tuple(work.waits), _recheck_at(work, now))
 
 
+def _tell_of_blocked(work: _Work, before: Sequence[RolloutTarget]) -> None:
+    """People hear once that clusters cannot take the release: the rollout waits for them."""
+    known = {row.target for row in before if row.state is TargetState.BLOCKED}
+    new = [row for row in work.rows if row.state is TargetState.BLOCKED and row.target not in known]
+    if new:
+        why = new[0].reason
+        assert why is not None, "a target is blocked for a reason"
+        targets = tuple(row.target for row in new)
+        work.actions.append(Alert(f"{work.rollout.id}/blocked", "alert", why, work.rollout.application, targets))
+
+
+def _may_go_back(work: _Work, row: RolloutTarget) -> bool:
+    """True if the row can be taken back without setting its job back to an older savepoint."""
+    return can_go_back(row) and (row.to_digest, row.baked_digest) not in work.seen.one_way
+
+
 def _stop_if_over_budget(work: _Work) -> None:
     """Failures above the budget: nothing new starts, people hear of it, and the release is not tried again."""
     rollout = work.rollout
@@ -115,16 +134,20 @@ def _stop_if_over_budget(work: _Work) -> None:
     goes_back = (
         rollout.plan.on_failure == "rollback"
         and rollout.state is RolloutState.ACTIVE
-        and any(can_go_back(row) for row in changed)
-        and not any(row.rolling for row in work.rows)  # at most once, whoever made it active again
+        and any(_may_go_back(work, row) for row in changed)
+        and not rollout.went_back  # at most once, whoever made it active again
     )
     state = RolloutState.ROLLING_BACK if goes_back else RolloutState.HALTED
-    work.rollout = replace(rollout, state=state, reason=reason, paused_from=None)
+    work.rollout = replace(
+        rollout, state=state, reason=reason, paused_from=None, went_back=rollout.went_back or goes_back
+    )
     for application in sorted({row.target.application for row in work.rows}):
         digests = sorted({row.to_digest for row in work.rows if row.target.application == application})
         work.actions.append(Quarantine(application, tuple(digests), reason, rollout.id))
     targets = tuple(row.target for row in changed if row.state in FAILURE_STATES)
-    work.actions.append(Alert(f"{rollout.id}/stopped", "alert", reason, rollout.application, targets))
+    # A rollout that is tried again and stops again is told again: its version is another one.
+    key = f"{rollout.id}/stopped/{rollout.version}"
+    work.actions.append(Alert(key, "alert", reason, rollout.application, targets))
 
 
 def _hand_over(work: _Work) -> None:
@@ -164,22 +187,38 @@ def _start(work: _Work, seen: Observation, now: Now) -> None:
     """Start what the open wave and its concurrency allow, in plan order."""
     plan = work.rollout.plan
     number = open_wave(plan, work.rows)
+    ready: list[RolloutTarget] = []
     for row in [row for row in work.rows if row.wave <= number and row.state is TargetState.WAITING]:
         wave = plan.waves[row.wave]
         gate = wave.closed or _closed_gate(row, work, seen, now)
+        if gate is None:
+            ready.append(row)
+            continue
+        work.waits.append(Wait(str(row.target), gate))
+        if gate.code == "ClusterUnreachable":
+            work.put(Step(row.target, replace(row, state=TargetState.UNREACHABLE, reason=gate)))
+    over = {wave: _over_wait_budget(work, wave) for wave in sorted({row.wave for row in ready})}
+    for row in ready:
+        wave = plan.waves[row.wave]
+        gate = over[row.wave]
         if gate is None and work.held >= wave.max_concurrent:
             gate = Reason("NoSlot", f"{wave.max_concurrent} targets at a time in wave {wave.name}")
         if gate is not None:
             work.waits.append(Wait(str(row.target), gate))
-            if gate.code == "ClusterUnreachable":
-                work.put(Step(row.target, replace(row, state=TargetState.UNREACHABLE, reason=gate)))
             continue
-        work.put(_started(row, work.rollout, "start", row.to_digest, now))
+        work.put(_started(row, work.rollout, "start", row.to_digest, now, seen.assignments.get(row.target)))
     number = open_wave(plan, work.rows)
     if number < len(plan.waves):
         blocked_by = standing(plan.waves[number], in_wave(work.rows, number), mandatory=plan.mandatory).blocked_by
         if blocked_by is not None:
             work.waits.append(Wait(f"wave:{plan.waves[number].name}", blocked_by))
+
+
+def _over_wait_budget(work: _Work, number: int) -> Reason | None:
+    """More targets of the wave are unreachable or blocked than it allows: the rollout waits, the wave's others too."""
+    plan = work.rollout.plan
+    reason = standing(plan.waves[number], in_wave(work.rows, number), mandatory=plan.mandatory).blocked_by
+    return reason if reason is not None and reason.code in ("TargetBlocked", "TooManyUnreachable") else None
 
 
 def _kept_from_writing(row: RolloutTarget, seen: Observation, now: Now) -> Reason | None:
@@ -215,8 +254,14 @@ def _closed_gate(row: RolloutTarget, work: _Work, seen: Observation, now: Now) -
     return None
 
 
-def _started(row: RolloutTarget, rollout: Rollout, purpose: str, digest: str, now: Now) -> Step:
+def _started(
+    row: RolloutTarget, rollout: Rollout, purpose: str, digest: str, now: Now, assignment: Assignment | None = None
+) -> Step:
+    """The step that assigns `digest`. A target that starts has by now the `assignment` that its rollout takes it from,
+    and back to: an older rollout may have baked it there since this one was opened."""
     back = purpose == "rollback"
+    if not row.changed and assignment is not None:
+        row = replace(row, from_digest=assignment.digest or None, baked_digest=assignment.baked)
     after = replace(
         row,
         state=TargetState.ROLLING_BACK if back else TargetState.APPLYING,
@@ -242,11 +287,11 @@ def _take_back(work: _Work, seen: Observation, now: Now) -> None:
         why = failed[0].reason.message if failed[0].reason is not None else "failed"
         reason = Reason("RollbackFailed", f"going back failed on {failed[0].target}: {why}")
         work.rollout = replace(work.rollout, state=RolloutState.HALTED, reason=reason)
-        key = f"{work.rollout.id}/rollback-failed"
+        key = f"{work.rollout.id}/rollback-failed/{work.rollout.version}"
         work.actions.append(Alert(key, "alert", reason, work.rollout.application, (failed[0].target,)))
         return
     done = (TargetState.ROLLING_BACK, TargetState.ROLLED_BACK, TargetState.SUPERSEDED, TargetState.SKIPPED)
-    waiting = [row for row in work.rows if can_go_back(row) and row.state not in done]
+    waiting = [row for row in work.rows if _may_go_back(work, row) and row.state not in done]
     for row in sorted(waiting, key=lambda row: -row.wave):
         wave = plan.waves[row.wave]
         stop = _kept_from_writing(row, seen, now)
@@ -272,19 +317,24 @@ def _end(work: _Work, now: Now) -> None:
         rollout.state is not RolloutState.ACTIVE
         and any(row.state is TargetState.SUPERSEDED for row in rows)
         and all(row.state in (TargetState.SUCCEEDED, TargetState.ROLLED_BACK) for row in left)
-        and not (_goes_back(rollout) and any(can_go_back(row) for row in left if row.state is TargetState.SUCCEEDED))
+        and not (
+            _goes_back(rollout) and any(_may_go_back(work, row) for row in left if row.state is TargetState.SUCCEEDED)
+        )
     ):
         state, reason = RolloutState.SUPERSEDED, Reason("Superseded", "newer rollouts have taken its targets over")
     elif (
         rollout.state is RolloutState.ACTIVE
         and not in_flight
-        and open_wave(rollout.plan, rows) >= len(rollout.plan.waves)
+        and (
+            open_wave(rollout.plan, rows) >= len(rollout.plan.waves)
+            or all(row.state is TargetState.SUCCEEDED for row in left)
+        )
     ):
         state, reason = RolloutState.SUCCEEDED, None
     elif rollout.state is RolloutState.ROLLING_BACK and not in_flight:
         settled = (TargetState.ROLLED_BACK, TargetState.SUPERSEDED, TargetState.SKIPPED)
         owed = [row for row in rows if row.changed and row.state not in settled and not row.superseding]
-        if not any(can_go_back(row) for row in owed):
+        if not any(_may_go_back(work, row) for row in owed):
             state = _rolled_back(work, owed)
             reason = work.rollout.reason
     if state is None:
@@ -299,7 +349,12 @@ def _rolled_back(work: _Work, owed: list[RolloutTarget]) -> RolloutState:
     look."""
     if not owed:
         return RolloutState.ROLLED_BACK
-    reason = Reason("NoBakedRelease", f"{owed[0].target} has no baked release to go back to; nothing is deleted")
+    first = owed[0]
+    reason = Reason("NoBakedRelease", f"{first.target} has no baked release to go back to; nothing is deleted")
+    fields = work.seen.one_way.get((first.to_digest, first.baked_digest or ""))
+    if fields is not None:
+        message = f"{first.target} is not taken back: {fields} would be set back, and its job to an older savepoint"
+        reason = Reason("NeedsRestore", message)
     work.rollout = replace(work.rollout, reason=reason)
     return RolloutState.HALTED
 

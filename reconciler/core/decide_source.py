@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from reconciler.core.actions import Cost, Decision, Prune, Step, Wait
+from reconciler.core.actions import Cost, Decision, Due, Prune, Step, Wait
 from reconciler.core.heal import decide_heal
 from reconciler.core.model import (
     SETTLED_STATES,
@@ -33,6 +33,8 @@ STATEFUL_KINDS = frozenset({"FlinkDeployment", "FlinkSessionJob", "StatefulSet",
 
 #: A target in one of these has nothing on its way.
 WAITS = frozenset({TargetState.WAITING, TargetState.UNREACHABLE, TargetState.BLOCKED})
+#: How a rollout leaves a target that it changed and did not see through; another one does.
+UNPROVEN = frozenset({TargetState.SUPERSEDED, TargetState.UNREACHABLE})
 #: A rollout that left the target in one of these has nothing more to say of it.
 LET_GO = frozenset({TargetState.ROLLED_BACK, TargetState.SUPERSEDED, TargetState.SKIPPED})
 
@@ -46,8 +48,9 @@ class ApplicationFacts:
     the assigned release no longer has, by target, in deletion order. `deletions_allowed` is False while anything of
     the source could not be read whole. `quarantined` names the rollout that was stopped for each digest. No new
     release goes to `blocked_clusters`: their documents are broken. `stopped` are the active rollouts that are paused,
-    halted or on their way back: nothing is deleted on their targets. `aborted` are targets whose last rollout was
-    aborted while it had them in flight."""
+    halted or on their way back: nothing is deleted on their targets. `catching_up` is the active catch-up rollout, ""
+    if there is none. `unproven` are targets that have a release which never baked there, and no rollout that sees to
+    it: how the last one that brought it left them (Skipped: aborted, Superseded, Unreachable)."""
 
     application: str
     revision: str
@@ -58,9 +61,10 @@ class ApplicationFacts:
     quarantined: Mapping[str, str] = field(default_factory=dict)
     prunable: Mapping[Target, tuple[InventoryItem, ...]] = field(default_factory=dict)
     prune_failed: Mapping[Target, Reason] = field(default_factory=dict)
-    aborted: frozenset[Target] = frozenset()
+    unproven: Mapping[Target, TargetState] = field(default_factory=dict)
     blocked_clusters: Mapping[str, Reason] = field(default_factory=dict)
     stopped: frozenset[str] = frozenset()
+    catching_up: str = ""
     deletions_allowed: bool = False
     deletes_max: int = 0
 
@@ -104,12 +108,17 @@ def decide_application(facts: ApplicationFacts, now: Now) -> ApplicationDecision
             assignment = facts.seen.assignments.get(target)
             due = due and assignment is not None and assignment.due == found.digest
         take_over.extend(_taken_over(facts, target, found))
+    behind, taken = _left_without_proof(facts, goals, take_over)
+    goals.extend(behind)
+    take_over.extend(taken)
     take_over.extend(_left(facts))
     if goals:
-        goals.extend(_unproven(facts))
-    steps: list[Step] = []
+        goals.extend(_aborted(facts))
+    due = due and not behind
+    steps = _forgotten_dues(facts)
+    moving = {goal.target for goal in goals}
     for target in sorted(facts.seen.assignments):
-        if _in_rollout(facts, target):
+        if _in_rollout(facts, target) or target in moving:
             continue
         for outcome in (_heal(facts, target, now), _prune(facts, target)):
             if isinstance(outcome, Step):
@@ -127,17 +136,65 @@ def _in_rollout(facts: ApplicationFacts, target: Target) -> bool:
     return any(row.state not in SETTLED_STATES for _, row in facts.rows.get(target, ()))
 
 
-def _unproven(facts: ApplicationFacts) -> list[Goal]:
+def _aborted(facts: ApplicationFacts) -> list[Goal]:
     """Targets that have what Git asks for, but from a rollout that was aborted before it had baked there. They come
     along when the others go on: without its canary the next wave would trust a release that proved nothing."""
-    found = []
-    for target in sorted(facts.aborted):
-        assignment = facts.seen.assignments.get(target)
-        if assignment is None or _in_rollout(facts, target) or facts.goals.get(target.cluster) != assignment.digest:
-            continue
-        if assignment.baked != assignment.digest:
-            found.append(Goal(target, assignment.digest, assignment.digest, assignment.baked))
-    return found
+    return [
+        Goal(target, assignment.digest, assignment.digest, assignment.baked)
+        for target, assignment in sorted(facts.seen.assignments.items())
+        if facts.unproven.get(target) is TargetState.SKIPPED and facts.goals.get(target.cluster) == assignment.digest
+    ]
+
+
+def _left_without_proof(
+    facts: ApplicationFacts, goals: list[Goal], take_over: list[tuple[str, RolloutTarget]]
+) -> tuple[list[Goal], list[tuple[str, RolloutTarget]]]:
+    """What waits in an older rollout behind a wave that loses the last target that could prove it. The new rollout
+    takes those along, for there its own first wave goes before them; alone they would wait for ever."""
+    if facts.blocked is not None:
+        return [], []
+    rows: dict[str, dict[Target, RolloutTarget]] = {}
+    for target in sorted(facts.rows):
+        for rollout_id, row in facts.rows[target]:
+            rows.setdefault(rollout_id, {})[target] = row
+    for rollout_id, row in take_over:
+        rows[rollout_id][row.target] = row
+    opened = {goal.target for goal in goals}
+    behind: list[Goal] = []
+    taken: list[tuple[str, RolloutTarget]] = []
+    for rollout_id in sorted({rollout_id for rollout_id, _ in take_over} - facts.stopped):
+        theirs = rows[rollout_id]
+        lost = [row.wave for row in theirs.values() if _proves_no_more(row)]
+        kept = {row.wave for row in theirs.values() if not _proves_no_more(row) and row.state not in LET_GO}
+        first = min((wave for wave in lost if wave not in kept), default=None)
+        for target, row in theirs.items():
+            if first is None or row.wave <= first or row.state not in WAITS or row.superseding or target in opened:
+                continue
+            if facts.goals.get(target.cluster) != row.to_digest or row.to_digest in facts.quarantined:
+                continue
+            assignment = facts.seen.assignments.get(target)
+            assigned, baked = (assignment.digest, assignment.baked) if assignment is not None else ("", None)
+            opened.add(target)
+            behind.append(Goal(target, row.to_digest, assigned or None, baked))
+            taken.append((rollout_id, replace(row, superseding=True)))
+    return behind, taken
+
+
+def _proves_no_more(row: RolloutTarget) -> bool:
+    """True if the row goes, or went, to a newer rollout before it had baked."""
+    return (row.superseding and row.state is not TargetState.SUCCEEDED) or row.state is TargetState.SUPERSEDED
+
+
+def _forgotten_dues(facts: ApplicationFacts) -> list[Step]:
+    """A release that was due is forgotten where the target has what Git asks for: it was taken back meanwhile."""
+    return [
+        Step(target, None, (Due(target, None),))
+        for target, assignment in sorted(facts.seen.assignments.items())
+        if assignment.due is not None
+        and facts.goals.get(target.cluster) == assignment.digest
+        and assignment.digest not in facts.quarantined
+        and target not in facts.unproven
+    ]
 
 
 def _wanted(facts: ApplicationFacts, target: Target) -> str:
@@ -171,8 +228,14 @@ def _goal(facts: ApplicationFacts, target: Target, now: Now) -> Goal | Wait | No
     rows = facts.rows.get(target, [])
     if rows and rows[-1][1].to_digest == digest and rows[-1][1].state not in LET_GO:
         return None  # The newest rollout that has the target is already moving it there, or has.
-    if digest == assigned:
+    if digest == assigned and (
+        facts.unproven.get(target) not in UNPROVEN or digest in facts.quarantined or facts.seen.unreachable(target, now)
+    ):
         return wait
+    if assignment is not None and assignment.due == digest:
+        held = _catches_up_later(facts, target)
+        if held is not None:
+            return Wait(str(target), held)
     if target.cluster in facts.blocked_clusters:
         return Wait(str(target), facts.blocked_clusters[target.cluster])
     if facts.seen.unreachable(target, now):
@@ -182,6 +245,16 @@ def _goal(facts: ApplicationFacts, target: Target, now: Now) -> Goal | Wait | No
             return Wait(str(target), Reason("ClusterUnreachable", f"{why}; it catches up when it returns"))
     baked = assignment.baked if assignment is not None else None
     return Goal(target, digest, assigned or None, baked)
+
+
+def _catches_up_later(facts: ApplicationFacts, target: Target) -> Reason | None:
+    """Why a release that is due is not brought now: its rollout was stopped by then, or others catch up."""
+    for rollout_id, _ in facts.rows.get(target, ()):
+        if rollout_id in facts.stopped:
+            return Reason("RolloutStopped", f"rollout {rollout_id} does not go on: nothing catches up meanwhile")
+    if facts.catching_up:
+        return Reason("CatchUpInProgress", f"others catch up first, in rollout {facts.catching_up}")
+    return None
 
 
 def _taken_over(facts: ApplicationFacts, target: Target, found: Goal | Wait | None) -> list[tuple[str, RolloutTarget]]:
@@ -246,8 +319,5 @@ def _prune(facts: ApplicationFacts, target: Target) -> Step | Wait | None:
     if summary is not None and summary.pending:
         return None
     stateful = sum(item.key.kind in STATEFUL_KINDS for item in items)
-    if stateful > facts.deletes_max:
-        message = f"{stateful} stateful objects would be deleted, {facts.deletes_max} allowed (maxDeletes)"
-        return Wait(str(target), Reason("DeletesNeedApproval", message))
-    prune = Prune(target, assignment.digest, items, assignment.heal_count + 1)
+    prune = Prune(target, assignment.digest, items, assignment.heal_count + 1, facts.deletes_max)
     return Step(target, None, (prune,), Cost(deletes=stateful))

@@ -25,7 +25,8 @@ def heal_delay_s(streak: int) -> float:
     """Seconds to wait after heal number `streak` in a row: 0 before the first, then 2, 6, 18 ... at most 300."""
     if streak <= 0:
         return 0.0
-    return float(min(HEAL_FIRST_DELAY_S * HEAL_FACTOR ** (streak - 1), HEAL_DELAY_MAX_S))
+    # Bounded before it is raised to a power: a field that two controllers fight over is repaired for days.
+    return float(min(HEAL_FIRST_DELAY_S * HEAL_FACTOR ** min(streak - 1, 10), HEAL_DELAY_MAX_S))
 
 
 def heal_not_before_s(assignment: Assignment, now: Now) -> float:

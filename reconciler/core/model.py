@@ -347,6 +347,7 @@ class Rollout:
     version: int = 0
     ended_wall: float | None = None
     paused_from: RolloutState | None = None
+    went_back: bool = False  # an automatic rollback has begun once: there is no second one
 
 
 @dataclass(frozen=True, slots=True)

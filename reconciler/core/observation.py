@@ -32,6 +32,9 @@ class Observation:
     """Targets that an older active rollout still has in flight, with its id."""
     quarantined: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """Releases, as (application, digest), that another rollout was stopped for, with its id."""
+    one_way: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Pairs of releases (new digest, baked digest) between which there is no way back without restoring an older
+    savepoint, with the fields that say so."""
 
     def unreachable(self, target: Target, now: Now) -> bool:
         """True if the target's cluster has not been heard from within its limit, or is not known at all."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from reconciler.core.actions import Decision, Step
+from reconciler.core.actions import Abandon, Decision, Step
 from reconciler.core.model import FAILURE_STATES, Reason, Rollout, RolloutState, RolloutTarget, TargetState
 
 AGAIN = FAILURE_STATES | {TargetState.BLOCKED, TargetState.ROLLING_BACK, TargetState.ROLLED_BACK}
@@ -25,11 +25,14 @@ def retry(rollout: Rollout, rows: Sequence[RolloutTarget], reason: Reason) -> De
     for row in rows:
         if row.state not in AGAIN or row.superseding:
             continue
-        # The counts of the failed attempt start anew; `attempt` goes on, for it names the writes.
+        # The counts of the failed attempt start anew; `attempt` goes on, for it names the writes. What went back has
+        # another release by now: to start it is a change, and restarts it.
+        back = row.state in (TargetState.ROLLING_BACK, TargetState.ROLLED_BACK) or row.rolling
         again = replace(
             row,
             state=TargetState.WAITING,
             reason=reason,
+            changed=row.changed and not back,
             rolling=False,
             bake_s=0.0,
             bake_resets=0,
@@ -38,6 +41,6 @@ def retry(rollout: Rollout, rows: Sequence[RolloutTarget], reason: Reason) -> De
             healthy_wall=None,
             baked_wall=None,
         )
-        steps.append(Step(row.target, again))
+        steps.append(Step(row.target, again, (Abandon(row.target, reason),)))
     active = replace(rollout, state=RolloutState.ACTIVE, reason=None, paused_from=None)
     return Decision(active, tuple(steps))

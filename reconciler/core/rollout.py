@@ -43,13 +43,15 @@ class WaveStanding:
 
 
 def standing(wave: Wave, rows: Sequence[RolloutTarget], *, mandatory: bool) -> WaveStanding:
-    """Where `wave` stands, given its `rows`. A wave whose targets were all taken over or skipped passes as an
-    empty one; one that baked nothing proves nothing, and opens the next only if the policy is not mandatory."""
+    """Where `wave` stands, given its `rows`. A wave whose targets were all skipped passes as an empty one; one that
+    baked nothing, because newer rollouts took its targets over for example, proves nothing: it opens the next only if
+    the policy is not mandatory."""
     failures = sum(row.changed and row.state in FAILURE_STATES for row in rows)
     unreachable = sum(row.state is TargetState.UNREACHABLE for row in rows)
     blocked = [row for row in rows if row.state is TargetState.BLOCKED]
     succeeded = sum(row.state is TargetState.SUCCEEDED for row in rows)
-    gone = sum(row.state in (TargetState.SUPERSEDED, TargetState.SKIPPED) for row in rows)
+    skipped = sum(row.state is TargetState.SKIPPED for row in rows)
+    gone = skipped + sum(row.state is TargetState.SUPERSEDED for row in rows)
     unsettled = len(rows) - failures - unreachable - len(blocked) - succeeded - gone
     reason: Reason | None = None
     if wave.closed is not None and gone < len(rows):
@@ -62,7 +64,7 @@ def standing(wave: Wave, rows: Sequence[RolloutTarget], *, mandatory: bool) -> W
         reason = Reason("TooManyUnreachable", message)
     elif unsettled:
         reason = Reason("WaveInProgress", f"{unsettled} of {len(rows)} targets of wave {wave.name} are not done")
-    elif gone < len(rows) and not succeeded and mandatory:
+    elif skipped < len(rows) and not succeeded and mandatory:
         reason = Reason("NothingBaked", f"no target of wave {wave.name} baked: it proves nothing")
     return WaveStanding(reason is None, reason, failures, unreachable)
 

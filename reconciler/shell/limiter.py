@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Limiter:
-    """`per_second` tokens a second, at most `burst` saved up."""
+    """`per_second` tokens a second, at most `burst` saved up; a whole one can always be saved up."""
 
     per_second: float
     burst: float
@@ -22,6 +22,7 @@ class Limiter:
     _at_s: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
+        self.burst = max(self.burst, 1.0)
         self._tokens = self.burst
 
     def take(self, now_s: float) -> float | None:
@@ -33,6 +34,10 @@ class Limiter:
             self._tokens -= 1.0
             return None
         return now_s + (1.0 - self._tokens) / self.per_second
+
+    def give_back(self) -> None:
+        """The token that was taken last was not used."""
+        self._tokens = min(self.burst, self._tokens + 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,4 +52,7 @@ class WriteLimits:
         wait = self.cluster.take(now_s)
         if wait is not None:
             return wait
-        return self.fleet.take(now_s)
+        wait = self.fleet.take(now_s)
+        if wait is not None:
+            self.cluster.give_back()
+        return wait

@@ -25,8 +25,8 @@ from reconciler.core.model import (
 from reconciler.core.waves import freeze
 from reconciler.shell.ports import AuditRow, Tx
 
-#: How many ended rollouts are looked through for one that was aborted.
-ROLLOUTS_SEARCHED_MAX = 5
+#: How many rollouts are looked through for the one that brought a release.
+ROLLOUTS_SEARCHED_MAX = 10
 
 
 def open_rollout(
@@ -99,29 +99,32 @@ def _rollout_id(tx: Tx, application: str, sha: str, goals: tuple[Goal, ...]) -> 
         number += 1
 
 
-def aborted_targets(
+def unproven_targets(
     tx: Tx,
     application: str,
     assignments: Mapping[Target, Assignment],
     active: Mapping[Target, list[tuple[str, RolloutTarget]]],
-) -> frozenset[Target]:
-    """Of `assignments` the targets whose newest rollout was aborted while it had them in flight: they have a release
-    that never baked there, and no rollout (`active`: their rows in those that go on) that would see to it."""
+) -> dict[Target, TargetState]:
+    """Of `assignments` the targets with a release that never baked there and no rollout (`active`: their rows in those
+    that go on) that brings it; with the state in which the newest one that brought the release left them. A target
+    that a newer rollout has asked for counts as Superseded, also while the older one still has it in flight."""
     suspects = {
         target
         for target, found in assignments.items()
         if found.digest
         and found.digest != found.baked
-        and all(row.state in SETTLED_STATES for _, row in active.get(target, ()))
+        and all(
+            row.superseding or row.state in SETTLED_STATES or row.to_digest != found.digest
+            for _, row in active.get(target, ())
+        )
     }
-    aborted: set[Target] = set()
-    for rollout in tx.rollouts(application=application, active=False, limit=ROLLOUTS_SEARCHED_MAX) if suspects else ():
-        rows = {row.target: row for row in tx.rollout_targets(rollout.id)}
-        for target in sorted(suspects & set(rows)):
-            suspects.discard(target)
-            row = rows[target]
-            if row.changed and row.state is TargetState.SKIPPED and row.to_digest == assignments[target].digest:
-                aborted.add(target)
+    left: dict[Target, TargetState] = {}
+    for rollout in tx.rollouts(application=application, limit=ROLLOUTS_SEARCHED_MAX) if suspects else ():
+        for row in tx.rollout_targets(rollout.id):
+            if row.target in suspects and row.changed and row.to_digest == assignments[row.target].digest:
+                suspects.discard(row.target)
+                gone = row.superseding and row.state is not TargetState.SUCCEEDED
+                left[row.target] = TargetState.SUPERSEDED if gone else row.state
         if not suspects:
             break
-    return frozenset(aborted)
+    return left

@@ -219,6 +219,10 @@ class Tx(Protocol):
         """In plan order: wave, then place in the wave."""
         ...
 
+    def revision_of(self, target: Target, digest: str) -> str:
+        """The commit of the newest rollout that was to bring `digest` to `target`; "" if the history no longer says."""
+        ...
+
     def put_rollout_targets(self, rollout_id: str, rows: Sequence[RolloutTarget]) -> None: ...
     def active_rows(
         self, application: str | None = None, *, but: str = ""
@@ -241,6 +245,10 @@ class Tx(Protocol):
 
     def unfinished_intents(self, owner: str) -> list[Intent]:
         """Those of unit `owner` that are PENDING or FAILED, in the same order: what a decision has to know of them."""
+        ...
+
+    def failed_prunes(self, application: str) -> list[Intent]:
+        """Deletions of `application` that were refused for good, in the order they were committed."""
         ...
 
     def intent(self, intent_id: str) -> Intent | None: ...

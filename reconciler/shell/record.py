@@ -26,8 +26,6 @@ from reconciler.core.model import (
 )
 from reconciler.shell.ports import AuditRow, QuarantineRow, Tx
 
-#: How far back the commit of a release is looked for when a target goes back to it.
-ROLLOUTS_SEARCHED_MAX = 50
 #: Which level of the five a target's new state is told at, and how; the others are not worth a line in the audit log.
 AUDITED = {
     TargetState.APPLYING: ("event", "moves to release {to}"),
@@ -155,7 +153,7 @@ def _record_apply(tx: Tx, owner: str, source: str, action: Apply, now: Now) -> N
         if action.purpose == "rollback":
             # What is gone back from may have baked here before it failed elsewhere: it is no place to go back to.
             assignment = replace(assignment, baked=action.digest)
-            revision = _revision_of(tx, target, action.digest)
+            revision = tx.revision_of(target, action.digest)
         assignment = replace(assignment, digest=action.digest, source=source, revision=revision, heal_streak=0, due=due)
     tx.put_assignment(assignment)
     release = tx.release(action.digest)
@@ -187,14 +185,6 @@ def _record_apply(tx: Tx, owner: str, source: str, action: Apply, now: Now) -> N
     if intended:
         tx.put_inventory(intended)
     tx.put_intents(intents)
-
-
-def _revision_of(tx: Tx, target: Target, digest: str) -> str:
-    """The commit that last brought `digest` to `target`; "" if the history no longer says."""
-    for rollout in tx.rollouts(application=target.application, limit=ROLLOUTS_SEARCHED_MAX):
-        if any(row.target == target and row.to_digest == digest for row in tx.rollout_targets(rollout.id)):
-            return rollout.revision
-    return ""
 
 
 def _record_prune(tx: Tx, owner: str, action: Prune, now: Now) -> None:

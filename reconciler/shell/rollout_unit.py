@@ -29,6 +29,7 @@ from reconciler.core.model import (
 )
 from reconciler.core.observation import IntentSummary, Observation
 from reconciler.core.rollout import SLOT_HOLDING
+from reconciler.core.way_back import no_way_back
 from reconciler.shell.context import INTENTS, Context
 from reconciler.shell.outbox import OUTBOX
 from reconciler.shell.ports import AuditRow, Tx
@@ -60,6 +61,7 @@ class RolloutUnit:
         self.id = rollout.id
         self._source = rollout.source
         self._targets = rollout.plan.targets
+        self._ways_back: dict[tuple[str, str], str] = {}
         self._applications = sorted({target.application for target in self._targets})
 
     async def run(self) -> None:
@@ -124,6 +126,7 @@ class RolloutUnit:
             intent_summaries(tx, owner_of(self.id), rows),
             held_by_others(tx, self.id, self._applications),
             stopped_elsewhere(tx, self.id, self._applications),
+            self._without_way_back(tx, rows),
         )
         decision = decide(rollout, rows, seen, now)
         commit = f"{rollout.source}/{rollout.revision}"
@@ -141,6 +144,17 @@ class RolloutUnit:
         settled = _settled(decision, rows)
         alerts = tuple(action.level for action in decision.actions if isinstance(action, Alert))
         return _Outcome(after, decision.waits, decision.recheck_at, frozenset(lanes), settled, alerts)
+
+    def _without_way_back(self, tx: Tx, rows: Iterable[RolloutTarget]) -> dict[tuple[str, str], str]:
+        """Pairs of releases without a way back. Releases never change, so each pair is compared once."""
+        for row in rows:
+            pair = (row.to_digest, row.baked_digest or "")
+            if pair in self._ways_back or row.baked_digest in (None, row.to_digest):
+                continue
+            release, baked = tx.release(pair[0]), tx.release(pair[1])
+            if release is not None and baked is not None:
+                self._ways_back[pair] = no_way_back(release.objects, baked.objects)
+        return {pair: fields for pair, fields in self._ways_back.items() if fields}
 
 
 def _settled(decision: Decision, rows: Iterable[RolloutTarget]) -> bool:

@@ -24,10 +24,10 @@ from reconciler.core.inventory import prunable
 from reconciler.core.model import (
     Assignment,
     ClusterView,
-    IntentState,
     InventoryItem,
     Now,
     Reason,
+    RolloutKind,
     RolloutState,
     Target,
     TargetVerdict,
@@ -38,7 +38,7 @@ from reconciler.shell.context import Context
 from reconciler.shell.fleet_reader import FleetReader, changed_applications
 from reconciler.shell.hub import Unit
 from reconciler.shell.logs import event
-from reconciler.shell.open_rollout import aborted_targets, open_rollout
+from reconciler.shell.open_rollout import open_rollout, unproven_targets
 from reconciler.shell.ports import AuditRow, Commit, Source, SourceError, SourceRow, Tx
 from reconciler.shell.progress import Progress
 from reconciler.shell.record import ledgers_for, record_decision
@@ -333,10 +333,11 @@ class SourceUnit:
             rows=rows,
             quarantined={row.digest: row.rollout for row in tx.quarantined(application)},
             prunable=_prunable(tx, application, assignments),
-            prune_failed=_failed_prunes(tx, source_name(self.name), set(targets)),
-            aborted=aborted_targets(tx, application, assignments, rows),
+            prune_failed=_failed_prunes(tx, application, assignments),
+            unproven=unproven_targets(tx, application, assignments, rows),
             blocked_clusters=snapshot.blocked_clusters if snapshot is not None else {},
             stopped=frozenset(rollout.id for rollout in active if rollout.state is not RolloutState.ACTIVE),
+            catching_up=next((rollout.id for rollout in active if rollout.kind is RolloutKind.CATCH_UP), ""),
             deletions_allowed=snapshot is not None and snapshot.deletions_allowed,
             deletes_max=min(deletes, self._context.limits.deletes_per_commit),
         )
@@ -369,13 +370,11 @@ def _prunable(
     return found
 
 
-def _failed_prunes(tx: Tx, owner: str, targets: set[Target]) -> dict[Target, Reason]:
+def _failed_prunes(tx: Tx, application: str, assignments: Mapping[Target, Assignment]) -> dict[Target, Reason]:
     """Deletions that were refused for the release that is still assigned: they are not tried again by themselves."""
-    failed: dict[Target, Reason] = {}
-    for intent in tx.unfinished_intents(owner):
-        if intent.purpose != "prune" or intent.state is not IntentState.FAILED or intent.target not in targets:
-            continue
-        assignment = tx.assignment(intent.target)
-        if assignment is not None and assignment.digest == intent.digest and intent.reason is not None:
-            failed[intent.target] = Reason("PruneFailed", intent.reason.message)
-    return failed
+    return {
+        intent.target: Reason("PruneFailed", intent.reason.message)
+        for intent in tx.failed_prunes(application)
+        if intent.target in assignments and assignments[intent.target].digest == intent.digest
+        if intent.reason is not None
+    }

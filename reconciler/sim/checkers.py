@@ -236,7 +236,7 @@ class Checkers:
     def _check_plan(self, rollout: Rollout, rows: list[RolloutTarget]) -> None:
         fixed = (
             rollout.plan,
-            *((row.target, row.wave, row.to_digest, row.from_digest, row.baked_digest) for row in rows),
+            *((row.target, row.wave, row.to_digest) for row in rows),
         )
         if self._plans.setdefault(rollout.id, fixed) != fixed:
             raise Violation(7, f"the plan of {rollout.id} changed")
@@ -300,14 +300,15 @@ class Checkers:
         for number in range(row.wave):
             wave = rollout.plan.waves[number]
             theirs = [each for each in rows if each.wave == number]
-            gone = [each for each in theirs if each.state in (TargetState.SUPERSEDED, TargetState.SKIPPED)]
+            skipped = [each for each in theirs if each.state is TargetState.SKIPPED]
+            gone = [*skipped, *(each for each in theirs if each.state is TargetState.SUPERSEDED)]
             baked = [each for each in theirs if each.state is TargetState.SUCCEEDED]
             failed = [each for each in theirs if each.state in FAILURE_STATES]
             lost = [each for each in theirs if each.state is TargetState.UNREACHABLE]
             settled = len(gone) + len(baked) + len(failed) + len(lost)
             if settled < len(theirs) or len(failed) > wave.max_failures or len(lost) > wave.max_unreachable:
                 raise Violation(2, f"{row.target} started before wave {wave.name} was done")
-            if not baked and len(gone) < len(theirs) and rollout.plan.mandatory:
+            if not baked and len(skipped) < len(theirs) and rollout.plan.mandatory:
                 raise Violation(2, f"{row.target} started though wave {wave.name} baked nothing")
 
     def _check_budget(self, rollout: Rollout, rows: list[RolloutTarget], row: RolloutTarget) -> None:

@@ -154,6 +154,15 @@ class Fleet:
         """The states of all rows in plan order, as one line."""
         return " ".join(row.state for row in self.rows)
 
+    def assign(self, cluster: str, digest: str, **fields: Any) -> None:
+        """Have `digest` assigned to the cluster's target."""
+        target = target_of(cluster)
+        self.assignments[target] = replace(self.assignments[target], digest=digest, **fields)
+
+    def tried_again(self) -> Rollout:
+        """The rollout as a person's retry stores it."""
+        return replace(self.rollout, state=RolloutState.ACTIVE, reason=None, version=self.rollout.version + 1)
+
     # ---- what happens ------------------------------------------------------------------------------------------
 
     def decide(self) -> Decision:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from reconciler.core.actions import Apply, Cost, Decision, Ledgers, Limits, Prune, Step
 from reconciler.core.admit import WINDOW_S, Spend, admit, scopes_of
-from tests.core.decisions import NEW, target_of, time_at
+from reconciler.core.model import RolloutTarget, TargetState
+from tests.core.decisions import NEW, OLD, target_of, time_at
 
 REGIONS = {"c0": "eu", "c1": "eu", "c2": "us"}
 LIMITS = Limits(restarts_per_cluster=2, restarts_per_region=3, changed_per_cluster=2, deletes_per_commit=2)
@@ -20,9 +22,9 @@ def step(cluster: str, purpose: str = "start", **cost: int) -> Step:
     return Step(target, None, (Apply(target, NEW, purpose, 1),), Cost(**cost))
 
 
-def prune(cluster: str, deletes: int) -> Step:
+def prune(cluster: str, deletes: int, stateful_max: int = 2) -> Step:
     target = target_of(cluster)
-    return Step(target, None, (Prune(target, NEW, (), 1),), Cost(deletes=deletes))
+    return Step(target, None, (Prune(target, NEW, (), 1, stateful_max),), Cost(deletes=deletes))
 
 
 def admitted(*steps: Step, spent: dict[tuple[str, str], int] | None = None, **ledgers: Any) -> tuple[Decision, Any]:
@@ -41,6 +43,7 @@ def test_within_the_limits_everything_goes_and_is_spent() -> None:
         Spend("changed", "cluster:c0", 1),
         Spend("changed", "cluster:c2", 1),
         Spend("deletes", "commit:fleet/abc", 1),
+        Spend("deletes", "commit:fleet/abc/sample/orders", 1),
     ]
 
 
@@ -93,6 +96,26 @@ def test_stateful_deletes_above_the_commits_limit_wait_for_a_person() -> None:
     assert (wait.reason.code, wait.recheck_at) == ("DeletesNeedApproval", None)
 
 
+def test_one_commit_takes_no_more_from_an_application_than_its_policy_allows() -> None:
+    """However many targets it has, and whenever their turn comes."""
+    decision, spends = admitted(*(prune(f"c{number}", 1, stateful_max=1) for number in range(3)))
+    assert [each.target.cluster for each in decision.steps] == ["c0"]
+    assert {wait.reason.code for wait in decision.waits} == {"DeletesNeedApproval"}
+    spent = {(spend.kind, spend.scope): spend.amount for spend in spends}
+    assert admitted(prune("c1", 1, stateful_max=1), spent=spent)[0].steps == ()
+    assert admitted(prune("c1", 1, stateful_max=0))[0].steps == ()
+
+
+def test_a_repair_that_must_wait_still_ends_the_bake() -> None:
+    row = RolloutTarget(target_of("c0"), 0, NEW, OLD, OLD, TargetState.PROGRESSING)
+    repair = replace(step("c0", "heal", restarts=1), after=row)
+    decision, spends = admitted(repair, spent={("restarts", "cluster:c0"): 2})
+    assert [(each.after, each.actions) for each in decision.steps] == [(row, ())]
+    assert ([wait.reason.code for wait in decision.waits], spends) == (["LedgerSpent"], [])
+    start = replace(step("c0", restarts=1), after=row)
+    assert admitted(start, spent={("restarts", "cluster:c0"): 2})[0].steps == ()
+
+
 def test_a_step_without_cost_is_always_admitted() -> None:
     spent = {("restarts", "cluster:c0"): 99, ("changed", "cluster:c0"): 99}
     decision, spends = admitted(step("c0"), spent=spent)
@@ -104,6 +127,7 @@ def test_the_ledgers_that_a_decision_needs() -> None:
     assert scopes_of(decision, REGIONS, "fleet/abc") == [
         ("changed", "cluster:c0"),
         ("deletes", "commit:fleet/abc"),
+        ("deletes", "commit:fleet/abc/sample/orders"),
         ("restarts", "cluster:c2"),
         ("restarts", "region:us"),
     ]

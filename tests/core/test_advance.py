@@ -167,13 +167,23 @@ def test_a_bake_accrues_and_ends() -> None:
         None,
         verdict("c0", NEW, 150.0, Health.UNKNOWN),
         verdict("c0", NEW, 150.0, applied=False),
+        verdict("c0", NEW, 150.0, sync=Sync.ASK),  # only the server can tell, and was not asked
         verdict("c0", OLD, 150.0),
-        verdict("c0", NEW, 100.0),  # nothing new was seen
     ],
 )
 def test_unknown_pauses_a_bake(found: TargetVerdict | None) -> None:
     row = replace(BAKING, bake_s=40.0)
-    assert step_of(row, seen(found, 150.0), 150.0) is None
+    paused = after(row, seen(found, 150.0), 150.0)
+    assert paused == replace(row, observed_at=None)
+    assert step_of(paused, seen(found, 160.0), 160.0) is None
+    # The look that ends the doubt begins to count again: what lay between adds nothing.
+    again = after(paused, seen(verdict("c0", NEW, 170.0), 170.0), 170.0)
+    assert (again.state, again.bake_s) == (TargetState.BAKING, 40.0)
+    assert after(again, seen(verdict("c0", NEW, 180.0), 180.0), 180.0).bake_s == 50.0
+
+
+def test_nothing_new_adds_nothing() -> None:
+    assert step_of(replace(BAKING, bake_s=40.0), seen(verdict("c0", NEW, 100.0), 150.0), 150.0) is None
 
 
 def test_a_long_silence_adds_at_most_two_check_intervals() -> None:
@@ -315,7 +325,6 @@ def test_silence_frees_the_slot_and_keeps_what_was_baked(state: TargetState) -> 
         TargetState.SUCCEEDED,
         TargetState.FAILED,
         TargetState.TIMED_OUT,
-        TargetState.BLOCKED,
         TargetState.ROLLED_BACK,
         TargetState.SKIPPED,
         TargetState.SUPERSEDED,

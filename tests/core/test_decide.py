@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.core.actions import Abandon, Baked, Due
+from reconciler.core.actions import Abandon, Alert, Baked, Due
 from reconciler.core.decide import abort, decide, pause, resume
 from reconciler.core.model import (
     ENDED_STATES,
@@ -103,7 +103,6 @@ def test_slots(concurrent: int) -> None:
         (TargetState.FAILED, False),
         (TargetState.TIMED_OUT, False),
         (TargetState.UNREACHABLE, False),
-        (TargetState.BLOCKED, False),
         (TargetState.SUCCEEDED, False),
         (TargetState.SKIPPED, False),
         (TargetState.SUPERSEDED, False),
@@ -115,6 +114,34 @@ def test_which_states_hold_a_slot(state: TargetState, holds: bool) -> None:
     if state is TargetState.UNREACHABLE:
         fleet.silent.add("c0")
     assert applies(fleet.decide()) == ([] if holds else [f"start c1 {NEW}"])
+
+
+@pytest.mark.parametrize(("away", "starts"), [(1, ["c3", "c4"]), (2, [])])
+def test_a_wave_with_more_targets_away_than_allowed_waits(away: int, starts: list[str]) -> None:
+    fleet = Fleet([wave("rest", [f"c{number}" for number in range(6)], max_concurrent=2, max_unreachable=1)])
+    fleet.silent |= {f"c{number}" for number in range(away)}
+    decision = fleet.decide()
+    assert applies(decision) == [f"start {name} {NEW}" for name in (starts and ["c1", "c2"])]
+    if not starts:
+        assert waits(decision)["c3"] == "TooManyUnreachable"
+
+
+def test_a_blocked_target_holds_its_wave_is_told_once_and_tried_again() -> None:
+    fleet = Fleet([wave("rest", ["c0", "c1"])])
+    fleet.decide()
+    fleet.written("c0", failed=Reason("KindMissing", "not served"))
+    decision = fleet.decide()
+    assert (fleet.states(), applies(decision), waits(decision)["c1"]) == ("Blocked Waiting", [], "TargetBlocked")
+    told = [action for action in decision.actions if isinstance(action, Alert)]
+    assert [(alert.key, alert.reason.code) for alert in told] == [("r1/blocked", "KindMissing")]
+    for _ in range(200):
+        fleet.now_s += INTERVAL_S
+        again = fleet.decide()
+        assert not any(isinstance(action, Alert) for action in again.actions)
+        if applies(again):
+            break
+    assert applies(again) == [f"start c0 {NEW}"]
+    assert 600.0 <= fleet.now_s - 100.0 < 700.0
 
 
 # ---- the wave after ----------------------------------------------------------------------------------------------
@@ -148,7 +175,9 @@ def test_a_wave_that_is_not_done_keeps_the_next_one_shut(state: TargetState, cod
         ("Succeeded Succeeded", {}, True, True),
         ("Succeeded Skipped", {}, True, True),
         ("Succeeded Superseded", {}, True, True),
-        ("Superseded Skipped", {}, True, True),  # nobody is left in it: passed as an empty one
+        ("Skipped Skipped", {}, True, True),  # nobody is left in it: passed as an empty one
+        ("Superseded Skipped", {}, True, False),  # its proof went to a newer rollout
+        ("Superseded Superseded", {}, False, True),
         ("Succeeded Failed", {"max_failures": 1}, True, True),
         ("Succeeded TimedOut", {"max_failures": 1}, True, True),
         ("Failed TimedOut", {"max_failures": 2}, True, False),  # nothing baked: it proves nothing

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.core.actions import Prune
+from reconciler.core.actions import Due, Prune
 from reconciler.core.decide_source import ApplicationDecision, ApplicationFacts, Goal, decide_application
 from reconciler.core.model import (
     SETTLED_STATES,
@@ -92,6 +92,100 @@ def test_no_new_release_goes_to_a_cluster_whose_document_is_broken() -> None:
     found = decide_application(facts({"c0": NEW, "c1": NEW}, {}, blocked_clusters=broken), NOW)
     assert [goal.target.cluster for goal in found.open] == ["c1"]
     assert codes(found) == ["BrokenDocument"]
+
+
+# ---- what is assigned and has not been proven ----------------------------------------------------------------------
+
+
+def unbaked(found: ApplicationFacts, *clusters: str) -> ApplicationFacts:
+    """What is assigned to `clusters` has not baked there."""
+    changed = {target_of(name): replace(found.seen.assignments[target_of(name)], baked=OLD) for name in clusters}
+    return replace(found, seen=replace(found.seen, assignments={**found.seen.assignments, **changed}))
+
+
+@pytest.mark.parametrize("left", sorted(TargetState))
+def test_a_release_that_was_not_seen_through_is_rolled_out_again(left: TargetState) -> None:
+    """Superseded by a release that is not wanted any more, or lost in flight: assigned is not done. What was aborted
+    comes along with others only, and what failed within its budget has been judged."""
+    found = decide_application(unbaked(facts({"c0": NEW}, {"c0": NEW}, unproven={target_of("c0"): left}), "c0"), NOW)
+    again = left in (TargetState.SUPERSEDED, TargetState.UNREACHABLE)
+    assert found.open == ((Goal(target_of("c0"), NEW, NEW, OLD),) if again else ())
+
+
+@pytest.mark.parametrize("more", [{"silent": ("c0",)}, {"quarantined": {NEW: "r0"}}, {"rows": "row"}])
+def test_not_while_it_is_away_in_quarantine_or_on_its_way(more: dict[str, Any]) -> None:
+    values = {**more, "rows": rows(row(TargetState.WAITING))} if "rows" in more else more
+    lost = {target_of("c0"): TargetState.UNREACHABLE}
+    assert decide_application(unbaked(facts({"c0": NEW}, {"c0": NEW}, unproven=lost, **values), "c0"), NOW).open == ()
+
+
+def test_what_is_rolled_out_again_is_not_repaired_before() -> None:
+    drifted = {target_of("c0"): verdict("c0", NEW, 1000.0, sync=Sync.DIFFERS)}
+    lost = {target_of("c0"): TargetState.UNREACHABLE}
+    again = facts({"c0": NEW}, {"c0": NEW}, unproven=lost, verdicts=drifted, due={"c0": NEW})
+    found = decide_application(unbaked(again, "c0"), NOW)
+    assert (len(found.open), found.kind, applies(found.decision)) == (1, RolloutKind.CATCH_UP, [])
+
+
+def behind(*states: TargetState, **more: Any) -> ApplicationDecision:
+    """A canary c0 that Git asks another release for, while c1 (and c2) wait behind it in the same older rollout."""
+    old = {
+        target_of(f"c{number}"): [("r0", replace(row(state, NEW, f"c{number}"), wave=min(number, 1)))]
+        for number, state in enumerate(states)
+    }
+    goals = {"c0": NEWER, **{f"c{number}": NEW for number in range(1, len(states))}}
+    values = {"rows": old, **more}
+    return decide_application(facts(goals, dict.fromkeys(goals, OLD), **values), NOW)
+
+
+def test_what_waits_behind_a_canary_that_is_taken_over_comes_along() -> None:
+    found = behind(TargetState.PROGRESSING, TargetState.WAITING, TargetState.UNREACHABLE)
+    assert [(goal.target.cluster, goal.digest) for goal in found.open] == [("c0", NEWER), ("c1", NEW), ("c2", NEW)]
+    assert [(rollout, each.target.cluster, each.superseding) for rollout, each in found.take_over] == [
+        ("r0", "c0", True), ("r0", "c1", True), ("r0", "c2", True),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("canary", "more"),
+    [
+        (TargetState.SUCCEEDED, {}),  # it has proven itself
+        (TargetState.PROGRESSING, {"stopped": frozenset({"r0"})}),  # a person, or a failure, keeps the others back
+        (TargetState.PROGRESSING, {"quarantined": {NEW: "r9"}}),
+    ],
+)
+def test_otherwise_it_stays_where_it_is(canary: TargetState, more: dict[str, Any]) -> None:
+    assert [goal.target.cluster for goal in behind(canary, TargetState.WAITING, **more).open] == ["c0"]
+
+
+def test_a_canary_that_is_left_can_still_prove_the_release() -> None:
+    old = rows(row(TargetState.PROGRESSING), row(TargetState.PROGRESSING, cluster="c3"))
+    waiting = replace(row(TargetState.WAITING, cluster="c1"), wave=1)
+    both = {target: [("r0", each)] for target, pairs in old.items() for _, each in pairs}
+    goals = {"c0": NEWER, "c1": NEW, "c3": NEW}
+    given = facts(goals, dict.fromkeys(goals, OLD), rows={**both, target_of("c1"): [("r0", waiting)]})
+    assert [goal.target.cluster for goal in decide_application(given, NOW).open] == ["c0"]
+
+
+# ---- what is due ---------------------------------------------------------------------------------------------------
+
+
+def test_what_was_taken_back_is_no_longer_due() -> None:
+    (step,) = decide_application(facts({"c0": OLD}, due={"c0": NEW}), NOW).decision.steps
+    assert step.actions == (Due(target_of("c0"), None),)
+    assert decide_application(facts({"c0": NEW}, due={"c0": NEW}, silent=("c0",)), NOW).decision.steps == ()
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({"catching_up": "r5"}, "CatchUpInProgress"),
+        ({"stopped": frozenset({"r0"}), "rows": rows(row(TargetState.SKIPPED))}, "RolloutStopped"),
+    ],
+)
+def test_catching_up_waits_for_others_and_for_what_was_stopped(more: dict[str, Any], code: str) -> None:
+    found = decide_application(facts({"c0": NEW}, due={"c0": NEW}, **more), NOW)
+    assert (found.open, codes(found)) == ((), [code])
 
 
 # ---- quarantine --------------------------------------------------------------------------------------------------
@@ -238,8 +332,9 @@ def test_stateful_deletes_are_counted_and_limited() -> None:
     target = target_of("c0")
     (step,) = pruned(prunable={target: (item(JOB), item(CONFIG))}).decision.steps
     assert step.cost.deletes == 1
-    found = pruned(prunable={target: (item(JOB), item(CONFIG))}, deletes_max=0)
-    assert (found.decision.steps, codes(found)) == ((), ["DeletesNeedApproval"])
+    (prune,) = pruned(prunable={target: (item(JOB), item(CONFIG))}, deletes_max=0).decision.steps[0].actions
+    assert isinstance(prune, Prune)
+    assert prune.stateful_max == 0  # what `admit` counts against
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from reconciler.core.actions import Abandon
 from reconciler.core.model import (
     FrozenPlan,
     Reason,
@@ -49,8 +52,15 @@ def test_only_what_did_not_make_it_waits_again(state: TargetState) -> None:
     assert after is not None
     assert (after.state, after.reason, after.rolling) == (TargetState.WAITING, WHY, False)
     assert (after.bake_s, after.bake_resets, after.progress_s, after.observed_at) == (0.0, 0, 0.0, None)
-    # Its next writes are others than the last ones, and a rollback still knows that it was changed.
-    assert (after.attempt, after.changed, after.baked_digest) == (3, True, "old")
+    # What was not sent is given up; its next writes are others than the last ones, and to start it is a change again.
+    assert step.actions == (Abandon(TARGET, WHY),)
+    assert (after.attempt, after.changed, after.baked_digest) == (3, False, "old")
+
+
+def test_what_failed_where_it_is_has_been_changed() -> None:
+    (step,) = retry(rollout(), [replace(row(TargetState.FAILED), rolling=False)], WHY).steps
+    assert step.after is not None
+    assert step.after.changed
 
 
 def test_what_a_newer_rollout_wants_is_left_to_it() -> None:

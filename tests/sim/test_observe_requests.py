@@ -66,6 +66,23 @@ async def test_at_most_three_watches_and_the_rest_by_lists() -> None:
 
 
 @simulated
+async def test_a_kind_without_a_watch_is_listed_every_check_interval_while_it_is_waited_for() -> None:
+    api = SmallApi()
+    async with observing(api, ALL) as world:
+        await asyncio.sleep(1)
+        lists = "META configmaps"
+        before = api.requests.count(lists)
+        world.observer.set_intervals(check_s=10, resync_s=300, waited_for=[CONFIG.group_kind])
+        await asyncio.sleep(100)
+        assert 9 <= api.requests.count(lists) - before <= 11
+        assert world.observer.observed_at(CONFIG.group_kind) == pytest.approx(world.clock.now().monotonic, abs=10.5)
+        world.observer.set_intervals(check_s=10, resync_s=300)
+        before = api.requests.count(lists)
+        await asyncio.sleep(290)
+        assert api.requests.count(lists) == before
+
+
+@simulated
 async def test_sockets_stay_below_twelve_whatever_the_lane_asks_at_once() -> None:
     api = SmallApi()
     api.latency_s = 1.0

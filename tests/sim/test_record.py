@@ -160,7 +160,7 @@ def test_giving_up_a_deletion_keeps_the_object() -> None:
     book.record(start())
     book.finish()
     items = tuple(book.do(lambda tx: tx.inventory(TARGET)))
-    book.record(Prune(TARGET, SECOND.digest, items[:1], 1), owner="source:fleet")
+    book.record(Prune(TARGET, SECOND.digest, items[:1], 1, 1), owner="source:fleet")
     assert InventoryPhase.DELETING in book.phases().values()
     book.record(Abandon(TARGET, WHY))
     assert set(book.phases().values()) == {InventoryPhase.OWNED}
@@ -172,7 +172,7 @@ def test_a_deletion_that_is_confirmed_leaves_the_inventory() -> None:
     book.record(start())
     book.finish()
     items = tuple(item for item in book.do(lambda tx: tx.inventory(TARGET)) if item.key == CONFIG)
-    book.record(Prune(TARGET, SECOND.digest, items, 1), owner="source:fleet")
+    book.record(Prune(TARGET, SECOND.digest, items, 1, 1), owner="source:fleet")
     assert book.pending() == [f"prune delete ConfigMap {SECOND.digest}"]
     book.finish()
     assert list(book.phases()) == ["FlinkDeployment"]

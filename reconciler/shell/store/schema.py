@@ -144,6 +144,7 @@ rollout = sa.Table(
     _integer("version"),
     _real("ended_wall", nullable=True),
     _text("paused_from", nullable=True),
+    _integer("went_back"),
     _integer("active"),
     sa.Index("ix_rollout_active", "sequence", sqlite_where=sa.text("active = 1")),
     sa.Index("ix_rollout_application", "application", "active"),
@@ -182,6 +183,7 @@ rollout_target = sa.Table(
     _real("baked_wall", nullable=True),
     _integer("active"),
     sa.Index("ix_rollout_target_active", "application", "cluster", sqlite_where=sa.text("active = 1")),
+    sa.Index("ix_rollout_target_release", "application", "cluster", "to_digest"),
     sqlite_with_rowid=False,
 )
 
@@ -206,6 +208,7 @@ intent = sa.Table(
     *_reason(),
     sa.Index("ix_intent_pending", "cluster", "application", sqlite_where=sa.text("state = 'pending'")),
     sa.Index("ix_intent_pending_application", "application", sqlite_where=sa.text("state = 'pending'")),
+    sa.Index("ix_intent_failed_prune", "application", sqlite_where=sa.text("state = 'failed' AND purpose = 'prune'")),
     sa.Index("ix_intent_owner", "owner", "state"),
     sa.Index("ix_intent_application", "application", "cluster"),
     sqlite_autoincrement=True,

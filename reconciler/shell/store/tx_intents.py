@@ -47,6 +47,11 @@ _UNFINISHED = (
     .where(*equals(_intent, "owner"), sa.or_(_PENDING, _FAILED))
     .order_by(sorted_apart(_intent.c.sequence))
 )
+_FAILED_PRUNES = (
+    sa.select(_intent)
+    .where(*equals(_intent, "application"), _FAILED, is_literally(_intent.c.purpose, "prune"))
+    .order_by(sorted_apart(_intent.c.sequence))
+)
 _PUT_INTENT = insert_or_keep(_intent, "id")
 _FINISH = (
     sa.update(_intent)
@@ -101,6 +106,9 @@ class IntentsTx(TxBase):
 
     def unfinished_intents(self, owner: str) -> list[Intent]:
         return [_read(row) for row in self._all(_UNFINISHED, {"owner": owner})]
+
+    def failed_prunes(self, application: str) -> list[Intent]:
+        return [_read(row) for row in self._all(_FAILED_PRUNES, {"application": application})]
 
     def intent(self, intent_id: str) -> Intent | None:
         row = self._first(_INTENT, {"id": intent_id})

@@ -38,13 +38,20 @@ _UPDATE_ROLLOUT = (
     sa.update(_rollout)
     .where(_rollout.c.id == sa.bindparam("of"), _rollout.c.version == sa.bindparam("at"))
     .values({name: sa.bindparam(name) for name in ("state", "reason_code", "reason_message", "ended_wall")})
-    .values({name: sa.bindparam(name) for name in ("paused_from", "active", "version")})
+    .values({name: sa.bindparam(name) for name in ("paused_from", "went_back", "active", "version")})
 )
 _SET_TARGETS_ACTIVE = sa.update(_row).where(_row.c.rollout == sa.bindparam("of")).values(active=sa.bindparam("active"))
 
 #: The columns of a RolloutTarget, in the order in which `_target_row` reads them.
 _COLUMNS = [column for column in _row.columns if column.name not in ("rollout", "place", "active")]
 _TARGETS = sa.select(*_COLUMNS).where(*equals(_row, "rollout")).order_by(_row.c.wave, _row.c.place)
+_REVISION_OF = (
+    sa.select(_rollout.c.revision)
+    .join(_row, _row.c.rollout == _rollout.c.id)
+    .where(*equals(_row, "application", "cluster", "to_digest"))
+    .order_by(_rollout.c.sequence.desc())
+    .limit(1)
+)
 _INSERT_TARGET = sa.insert(_row)
 _UPDATE_TARGET = (
     sa.update(_row)
@@ -130,7 +137,7 @@ class RolloutsTx(TxBase):
         )
 
     def update_rollout(self, rollout: Rollout) -> Rollout:
-        """State, reason, ended_wall and paused_from are written; the rest of a rollout never changes."""
+        """State, reason, ended_wall, paused_from and went_back are written; the rest of a rollout never changes."""
         guard = self._first(_GUARD, {"id": rollout.id, "version": rollout.version})
         if guard is None:
             raise ConflictError(f"rollout {rollout.id} is no longer at version {rollout.version}")
@@ -146,6 +153,7 @@ class RolloutsTx(TxBase):
                 **codec.reason_columns(rollout.reason),
                 "ended_wall": rollout.ended_wall,
                 "paused_from": None if rollout.paused_from is None else rollout.paused_from.value,
+                "went_back": int(rollout.went_back),
                 "active": active,
                 "version": rollout.version + 1,
             },
@@ -158,6 +166,9 @@ class RolloutsTx(TxBase):
 
     def rollout_targets(self, rollout_id: str) -> list[RolloutTarget]:
         return [_target_row(row) for row in self._all(_TARGETS, {"rollout": rollout_id})]
+
+    def revision_of(self, target: Target, digest: str) -> str:
+        return self._scalar(_REVISION_OF, {**codec.target_columns(target), "to_digest": digest}) or ""
 
     def put_rollout_targets(self, rollout_id: str, rows: Sequence[RolloutTarget]) -> None:
         """Rows are made with their rollout and only changed here; one that is not there is a LookupError."""
@@ -200,6 +211,7 @@ class RolloutsTx(TxBase):
             version=row.version,
             ended_wall=row.ended_wall,
             paused_from=None if row.paused_from is None else RolloutState(row.paused_from),
+            went_back=bool(row.went_back),
         )
 
 
@@ -222,6 +234,7 @@ def _rollout_columns(rollout: Rollout) -> dict[str, Any]:
         "version": rollout.version,
         "ended_wall": rollout.ended_wall,
         "paused_from": None if rollout.paused_from is None else rollout.paused_from.value,
+        "went_back": int(rollout.went_back),
         "active": _active(rollout),
     }
 

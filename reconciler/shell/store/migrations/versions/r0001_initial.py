@@ -98,6 +98,12 @@ def _create_intent() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_intent_application", "intent", ["application", "cluster"])
+    op.create_index(
+        "ix_intent_failed_prune",
+        "intent",
+        ["application"],
+        sqlite_where=sa.text("state = 'failed' AND purpose = 'prune'"),
+    )
     op.create_index("ix_intent_owner", "intent", ["owner", "state"])
     op.create_index(
         "ix_intent_pending", "intent", ["cluster", "application"], sqlite_where=sa.text("state = 'pending'")
@@ -222,6 +228,7 @@ def _create_rollout() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("ended_wall", sa.Float(precision=53), nullable=True),
         sa.Column("paused_from", sa.Text(), nullable=True),
+        sa.Column("went_back", sa.Integer(), nullable=False),
         sa.Column("active", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("sequence"),
         sa.UniqueConstraint("id"),
@@ -309,3 +316,4 @@ def _create_rollout_target() -> None:
     op.create_index(
         "ix_rollout_target_active", "rollout_target", ["application", "cluster"], sqlite_where=sa.text("active = 1")
     )
+    op.create_index("ix_rollout_target_release", "rollout_target", ["application", "cluster", "to_digest"])
