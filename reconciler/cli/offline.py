@@ -19,8 +19,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from reconciler.core.problems import Problem, Severity, has_errors
 from reconciler.core.schema import suggest
 from reconciler.core.waves import Resolved, as_json, resolve, unmatched_message
 from reconciler.core.yaml_dump import dump
+from reconciler.shell.git_urls import unsafe_path
 
 _YAML = (".yaml", ".yml", ".json")
 _SKIPPED_DIRECTORIES = {".git", ".hg", ".svn"}
@@ -142,7 +143,8 @@ def list_directory(root: Path) -> tuple[dict[str, tuple[str, str]], dict[str, Pa
         links = [name for name in names if os.path.islink(os.path.join(directory, name))]
         for name in sorted([*files, *links]):
             path = Path(directory, name)
-            relative = path.relative_to(root).as_posix()
+            # A name that is no UTF-8 is shown with its bytes written out, which makes it an odd path (odd_paths).
+            relative = os.fsencode(path.relative_to(root)).decode("utf-8", "backslashreplace")
             mode = path.lstat().st_mode
             if stat.S_ISLNK(mode):
                 listing[relative] = ("120000", "")
@@ -160,7 +162,18 @@ def compile_path(path: Path, scope: Scope | None = None) -> FleetSnapshot:
     while ids := wanted(listing, contents, EMPTY_CACHE):
         contents.update({blob: blobs[blob].read_bytes() for blob in ids})
     settings = FleetSettings(resources.catalogue(), scope or Scope())
-    return compile_fleet(listing, contents, EMPTY_CACHE, settings).snapshot
+    snapshot = compile_fleet(listing, contents, EMPTY_CACHE, settings).snapshot
+    return replace(snapshot, problems=(*snapshot.problems, *odd_paths(listing, snapshot)))
+
+
+def odd_paths(names: Iterable[str], snapshot: FleetSnapshot) -> list[Problem]:
+    """Warnings for paths of a tree that must never become files on a disk, but for those that `snapshot` speaks of."""
+    known = {problem.file for problem in snapshot.problems}
+    return [
+        Problem(name, 0, 0, Severity.WARNING, "unsafe-path", reason.message, "rename it")
+        for name in sorted(set(names) - known)
+        if (reason := unsafe_path(name)) is not None
+    ]
 
 
 def _existing(path: Path) -> Path:

@@ -12,23 +12,21 @@ from __future__ import annotations
 import argparse
 import os
 import time  # noqa: TID251 - deadlines of git, which is a process of the machine's
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 from reconciler import resources
 from reconciler.cli import plan_view
 from reconciler.cli.client import find_client
+from reconciler.cli.offline import odd_paths
 from reconciler.cli.output import DONE, FOUND, USAGE, CommandError, Output
 from reconciler.core.fleet import compile_fleet, wanted
 from reconciler.core.fleet_files import TooLarge
 from reconciler.core.fleet_model import EMPTY_CACHE, FleetCache, FleetSettings
 from reconciler.core.fleet_plan import FleetAt, Known, plan_of
 from reconciler.core.model import Manifest, ObjectKey, Release, Target
-from reconciler.core.problems import Problem, Severity, has_errors
+from reconciler.core.problems import has_errors
 from reconciler.core.yaml_kube import BYTES_MAX
 from reconciler.shell.git_local import LocalRepository, open_local
-from reconciler.shell.git_urls import unsafe_path
 from reconciler.shell.ports import SourceError
 
 CHECK_INTERVAL_S = 10.0
@@ -92,15 +90,7 @@ def _compiled(repository: LocalRepository, sha: str, prefix: str, cache: FleetCa
     while blobs := wanted(files, contents, cache):
         contents.update(repository.read(blobs))
     snapshot, after, _ = compile_fleet(files, contents, cache, FleetSettings(resources.catalogue()))
-    return FleetAt(sha, snapshot, tuple(_odd_paths(files))), after
-
-
-def _odd_paths(files: Mapping[str, Any]) -> list[Problem]:
-    return [
-        Problem(str(PurePosixPath(name)), 0, 0, Severity.WARNING, "unsafe-path", reason.message, "rename it")
-        for name in sorted(files)
-        if (reason := unsafe_path(name)) is not None
-    ]
+    return FleetAt(sha, snapshot, tuple(odd_paths(files, snapshot))), after
 
 
 # ---- what a daemon knows -------------------------------------------------------------------------------------------

@@ -221,12 +221,25 @@ def _check_components(components: list[Mapping[str, Any]]) -> list[Finding]:
 
 
 def _check_override(properties: Mapping[str, Any], at: Path, names: list[str]) -> list[Finding]:
-    findings = []
+    """An override merges into what the components say, so that nothing in it may stand twice: the second would win."""
+    findings, seen = [], set()
     for index, component in enumerate(properties["components"]):
+        place = (*at, "components", index)
         if component["name"] not in names:
             says = f"no component {component['name']!r} in this application"
-            place = (*at, "components", index, "name")
-            findings.append(Finding(place, "unknown-component", says, suggest(component["name"], names)))
+            findings.append(Finding((*place, "name"), "unknown-component", says, suggest(component["name"], names)))
+        elif component["name"] in seen:
+            says = f"the component {component['name']!r} stands twice in this override"
+            findings.append(Finding((*place, "name"), "duplicate-name", says, "merge them into one"))
+        seen.add(component["name"])
+        traits: set[str] = set()
+        for number, trait in enumerate(component.get("traits") or ()):
+            if trait["type"] in traits:
+                says = f"the trait {trait['type']!r} stands twice in this override"
+                findings.append(
+                    Finding((*place, "traits", number, "type"), "trait-duplicate", says, "merge them into one")
+                )
+            traits.add(trait["type"])
     return findings
 
 

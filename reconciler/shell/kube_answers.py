@@ -82,16 +82,25 @@ def list_parts(answer: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Manif
     else:
         raise unexpected_answer(f"a list was answered with {kind or 'something'}", READ)
     if not isinstance(items, list) or not all(isinstance(item, dict) and is_identified(item) for item in items):
-        raise unexpected_answer("a list holds an item without name, uid or resourceVersion", READ)
+        raise unexpected_answer(
+            "a list holds an item without name, uid or resourceVersion, or with metadata of another shape", READ
+        )
     return metadata, items
 
 
 def is_identified(manifest: Mapping[str, Any]) -> bool:
-    """True if `manifest` says which object it is and in which state, in strings."""
+    """True if `manifest` says which object it is and in which state, in strings, and its metadata has the shape that
+    every API server keeps to: nobody who reads it further has to ask."""
     metadata = manifest.get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("namespace", ""), str):
         return False
-    return all(isinstance(metadata.get(part), str) and metadata[part] for part in ("name", "uid", "resourceVersion"))
+    entries, generation = metadata.get("managedFields"), metadata.get("generation")
+    return (
+        all(isinstance(metadata.get(part), str) and metadata[part] for part in ("name", "uid", "resourceVersion"))
+        and all(isinstance(metadata.get(part), dict | None) for part in ("labels", "annotations"))
+        and (entries is None or (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)))
+        and (generation is None or isinstance(generation, int))
+    )
 
 
 def watch_event(line: bytes, resource: Resource) -> WatchEvent:

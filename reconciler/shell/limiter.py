@@ -1,7 +1,7 @@
 """Write limits: token buckets on the policy clock, asked before each request and never waited in.
 
 A lane that gets no token goes on with something else and is woken when there is one, so that a unit which waits for its
-turn is not a busy one.
+turn is not a busy one. Of many that wait each is told another moment: a thousand lanes do not race for every token.
 
     limiter = Limiter(per_second=10, burst=10)
     limiter.take(now.monotonic)        # None: go; else Now.monotonic of the next token
@@ -20,20 +20,23 @@ class Limiter:
     burst: float
     _tokens: float = field(init=False)
     _at_s: float = field(init=False, default=0.0)
+    _promised_s: float = field(init=False, default=0.0)  # the last moment that somebody was told
 
     def __post_init__(self) -> None:
         self.burst = max(self.burst, 1.0)
         self._tokens = self.burst
 
     def take(self, now_s: float) -> float | None:
-        """Take a token and return None, or return Now.monotonic of the moment there will be one."""
+        """Take a token and return None, or return Now.monotonic of the moment there will be one for who asks now."""
         self._tokens = min(self.burst, self._tokens + max(now_s - self._at_s, 0.0) * self.per_second)
         self._at_s = max(now_s, self._at_s)
         # A token that is almost whole is whole: the moment returned below must not be too early by a rounding error.
         if self._tokens >= 1.0 - 1e-6:
             self._tokens -= 1.0
             return None
-        return now_s + (1.0 - self._tokens) / self.per_second
+        next_s = now_s + (1.0 - self._tokens) / self.per_second
+        self._promised_s = max(next_s, self._promised_s + 1.0 / self.per_second)
+        return self._promised_s
 
     def give_back(self) -> None:
         """The token that was taken last was not used."""

@@ -105,7 +105,8 @@ class LiveCache:
         return sorted(key for key, entry in self._entries.get(kind, {}).items() if isinstance(entry, Live))
 
     def offer(self, manifest: Manifest, now_s: float) -> bool:
-        """Take `manifest` in unless something newer is known. True if this changed what is known."""
+        """Take `manifest` in unless something newer is known. True if this changed what is known. An object that cannot
+        be kept, for it is nested deeper than anything that we send, is none of ours, whatever its labels say."""
         key, metadata = ObjectKey.of(manifest), manifest["metadata"]
         uid, version = str(metadata["uid"]), str(metadata["resourceVersion"])
         known = self.entry(key)
@@ -113,12 +114,16 @@ class LiveCache:
             return False
         if isinstance(known, Live) and (known.uid, known.resource_version) == (uid, version):
             return False
+        try:
+            body = zlib.compress(orjson.dumps(manifest), COMPRESSION_LEVEL)
+        except orjson.JSONEncodeError:
+            return False
         generation = metadata.get("generation")
         self._entries.setdefault(GroupKind.of(key), {})[key] = Live(
             uid=uid,
             resource_version=version,
             generation=generation if isinstance(generation, int) else 0,
-            body=zlib.compress(orjson.dumps(manifest), COMPRESSION_LEVEL),
+            body=body,
             observed_at=now_s,
         )
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -199,6 +200,22 @@ def test_where_the_daemon_is_looked_for(
     assert client.where.endswith(expected)
     if not expected.startswith("http"):
         assert client.socket == socket_path(Path(client.where))
+
+
+def test_a_file_name_that_is_no_utf_8_is_a_warning(files: Path) -> None:
+    ran("init", "fleet")
+    fleet = os.fsencode(files / "fleet")
+    with open(fleet + b"/\xff\xfe.txt", "wb") as file:
+        file.write(b"x")
+    status, out, err = ran("validate", "fleet", "-o", "json")
+    assert (status, err) == (0, "")
+    (problem,) = json.loads(out)["problems"]
+    assert (problem["file"], problem["severity"], problem["code"]) == ("\\xff\\xfe.txt", "warning", "unsafe-path")
+    assert ran("render", "fleet")[0] == 0
+    # Where documents are read from, it is an error.
+    os.rename(fleet + b"/\xff\xfe.txt", fleet + b"/apps/\xff.yaml")
+    status, out, _ = ran("validate", "fleet", "-o", "json")
+    assert (status, [problem["severity"] for problem in json.loads(out)["problems"]]) == (1, ["error"])
 
 
 def test_each_mistake_in_the_settings_has_a_line(files: Path) -> None:

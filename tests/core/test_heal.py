@@ -25,7 +25,7 @@ def heal(assignment: Assignment = ASSIGNED, found: Any = DRIFTED, **more: Any) -
 
 
 @pytest.mark.parametrize(
-    ("streak", "delay_s"), [(0, 0), (1, 2), (2, 6), (3, 18), (4, 54), (5, 162), (6, 300), (99, 300)]
+    ("streak", "delay_s"), [(0, 0), (1, 2), (2, 6), (3, 18), (4, 54), (5, 162), (6, 300), (99, 300), (5000, 300)]
 )
 def test_backoff(streak: int, delay_s: float) -> None:
     assert heal_delay_s(streak) == delay_s

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from reconciler.shell.git_local import open_local
-from reconciler.shell.git_objects import GitLimits
-from reconciler.shell.ports import SourceError, TreeEntry
-from reconciler.shell.working_tree import working_tree_listing
+from reconciler.shell.ports import SourceError
 from tests.integration.git_repository import GitRepository
 
 
@@ -109,65 +106,3 @@ def test_what_is_no_repository(tmp_path: Path, make: object) -> None:
     with pytest.raises(SourceError) as caught:
         open_local(path, monotonic=time.monotonic)
     assert caught.value.reason.code == "NotARepository"
-
-
-def test_a_directory_reads_as_the_commit_of_it_would(tmp_path: Path) -> None:
-    root = tmp_path / "fleet"
-    (root / "apps" / "x").mkdir(parents=True)
-    (root / "apps" / "empty").mkdir()
-    (root / "fleet.yaml").write_bytes(b"a: 1\n")
-    (root / "apps" / "x" / "ü.yaml").write_bytes(b"x" * 100_000)
-    (root / "run.sh").write_bytes(b"#!/bin/sh\n")
-    (root / "run.sh").chmod(0o755)
-    (root / "passwd").symlink_to("/etc/passwd")
-    (root / "loop").symlink_to("loop")
-    (root / "up").symlink_to("..")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]):
-        subprocess.run(["git", *command], cwd=root, check=True, env=environment)
-
-    tree = working_tree_listing(root)
-    with open_local(root, monotonic=time.monotonic) as repository:
-        _, committed = repository.listing(repository.resolve("HEAD"))
-        assert tree.files == committed
-        blobs = [entry.blob for entry in committed.values()]
-        assert tree.read(blobs) == repository.read(blobs)
-    assert tree.files["passwd"].mode == "120000"
-
-
-def test_what_git_would_not_record_is_left_out(tmp_path: Path) -> None:
-    (tmp_path / ".git").mkdir()
-    (tmp_path / ".git" / "config").write_text("x")
-    (tmp_path / "nested" / ".git").mkdir(parents=True)
-    (tmp_path / "nested" / "file").write_text("x")
-    os.mkfifo(tmp_path / "pipe")
-    assert working_tree_listing(tmp_path).files == {"nested": TreeEntry("160000", "0" * 40)}
-
-
-def test_a_file_that_changes_while_it_is_read_is_said(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("one")
-    tree = working_tree_listing(tmp_path)
-    (tmp_path / "a").unlink()
-    (tmp_path / "a").symlink_to("/etc/passwd")
-    with pytest.raises(SourceError) as caught:
-        tree.read([tree.files["a"].blob])
-    assert caught.value.reason.code == "Unreadable"
-    (tmp_path / "a").unlink()
-    (tmp_path / "a").write_text("two")
-    with pytest.raises(SourceError) as caught:
-        tree.read([tree.files["a"].blob])
-    assert caught.value.reason.code == "ChangedMeanwhile"
-
-
-@pytest.mark.parametrize("limits", [GitLimits(files_max=2), GitLimits(blob_bytes_max=2)])
-def test_limits_hold_for_directories_too(tmp_path: Path, limits: GitLimits) -> None:
-    for name in "abc":
-        (tmp_path / name).write_text("xxx" + name)
-
-    def read() -> None:
-        tree = working_tree_listing(tmp_path, limits)
-        tree.read([entry.blob for entry in tree.files.values()])
-
-    with pytest.raises(SourceError) as caught:
-        read()
-    assert caught.value.reason.code == "TooLarge"
