@@ -67,9 +67,10 @@ def assigned_digest(row: RolloutTarget) -> str:
 
 
 def accrue(row: RolloutTarget, observed_at: float, now: Now, timing: Timing) -> tuple[RolloutTarget, float]:
-    """The row with its observation mark moved to `observed_at` (Now.monotonic), and the seconds that this adds."""
+    """The row with its observation mark moved to `observed_at` (Now.monotonic), and the seconds that this adds. Where
+    there is no mark it is set now: what was proven before a doubt ended counts for nothing."""
     if row.observed_at is None or row.observed_boot != now.boot:
-        return replace(row, observed_at=observed_at, observed_boot=now.boot), 0.0
+        return replace(row, observed_at=max(observed_at, now.monotonic), observed_boot=now.boot), 0.0
     added = min(max(observed_at - row.observed_at, 0.0), 2 * timing.check_interval_s)
     return replace(row, observed_at=max(observed_at, row.observed_at)), added
 

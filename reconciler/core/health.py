@@ -3,11 +3,16 @@
     evaluate(live, facts, now_s)  ->  (Health.DEGRADED, Reason("CrashLoop", "4 restarts within 600 s"), facts)
 
 Before a kind's own function is asked: an object being deleted is Progressing, and so is one whose controller has not
-seen its newest generation. A kind without a function is Healthy when it is there. A function that fails is Unknown with
-the reason, never healthy and never an exception: one strange status must not stop the lane that reads it.
+seen its newest generation. After it: what stands still counts as Suspended only where the desired manifest says so;
+an object that somebody suspended by hand has to go on first. A kind without a function is Healthy when it is there. A
+function that fails is Unknown with the reason, never healthy and never an exception: one strange status must not stop
+the lane that reads it.
 """
 
 from __future__ import annotations
+
+import dataclasses
+from typing import Any
 
 from reconciler.core.flink_config import FLINK_DEPLOYMENT, FLINK_GROUP, FLINK_SESSION_JOB
 from reconciler.core.health_common import (
@@ -21,6 +26,7 @@ from reconciler.core.health_common import (
     newest_time_s,
     number_at,
     spoken,
+    waited_s,
 )
 from reconciler.core.health_flink import flink_health
 from reconciler.core.health_workloads import (
@@ -47,11 +53,20 @@ HEALTH_FUNCTIONS: dict[tuple[str, str], HealthFunction] = {
 #: Kinds that judge their own observedGeneration: a refused spec is more than a pending one.
 _OWN_GENERATION = frozenset({(FLINK_GROUP, FLINK_DEPLOYMENT), (FLINK_GROUP, FLINK_SESSION_JOB)})
 
+#: (group, kind) -> the field that makes the kind's controller stand still, and the value that does.
+SUSPENSIONS: dict[tuple[str, str], tuple[tuple[str, ...], Any]] = {
+    (FLINK_GROUP, FLINK_DEPLOYMENT): (("spec", "job", "state"), "suspended"),
+    (FLINK_GROUP, FLINK_SESSION_JOB): (("spec", "job", "state"), "suspended"),
+    ("apps", "Deployment"): (("spec", "paused"), True),
+    ("batch", "Job"): (("spec", "suspend"), True),
+}
+
 DEFAULT_THRESHOLDS = Thresholds()
 
 __all__ = [
     "DEFAULT_THRESHOLDS",
     "HEALTH_FUNCTIONS",
+    "SUSPENSIONS",
     "Thresholds",
     "evaluate",
     "health",
@@ -59,18 +74,30 @@ __all__ = [
 ]
 
 
-def evaluate(manifest: Manifest, facts: Facts, now_s: float, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> Judged:
+def evaluate(
+    manifest: Manifest,
+    facts: Facts,
+    now_s: float,
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
+    desired: Manifest | None = None,
+) -> Judged:
     """`health`, but whatever goes wrong in it is Unknown with the facts unchanged."""
     try:
-        return health(manifest, facts, now_s, thresholds)
+        return health(manifest, facts, now_s, thresholds, desired)
     except Exception as error:  # noqa: BLE001 - a status is untrusted input; any failure to read it means Unknown
         kind = type(error).__name__
         return Health.UNKNOWN, spoken("HealthError", f"its health could not be judged ({kind}: {error})"), facts
 
 
-def health(manifest: Manifest, facts: Facts, now_s: float, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> Judged:
+def health(
+    manifest: Manifest,
+    facts: Facts,
+    now_s: float,
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
+    desired: Manifest | None = None,
+) -> Judged:
     """Health of a live object. `facts` are those of its last look, Facts() at the first; `now_s` is the policy
-    clock's wall time."""
+    clock's wall time. `desired` is what the object is to be; without it the object's own spec counts as that."""
     metadata = metadata_of(manifest)
     if metadata.get("deletionTimestamp"):
         return Health.PROGRESSING, Reason("Deleting", "it is being deleted"), entered(facts, "deleting", now_s)
@@ -85,7 +112,32 @@ def health(manifest: Manifest, facts: Facts, now_s: float, thresholds: Threshold
     function = HEALTH_FUNCTIONS.get((key.group, key.kind))
     if function is None:
         return Health.HEALTHY, Reason("Present", "it exists"), facts
-    return function(manifest, facts, now_s, thresholds)
+    judged = function(manifest, facts, now_s, thresholds)
+    if judged[0] is Health.SUSPENDED and desired is not None and not _declares_suspension(desired):
+        return _suspended_by_hand(manifest, facts, judged[2], now_s, thresholds)
+    return judged
+
+
+def _declares_suspension(desired: Manifest) -> bool:
+    key = ObjectKey.of(desired)
+    field, value = SUSPENSIONS.get((key.group, key.kind), ((), None))
+    return bool(field) and map_at(desired, *field[:-1]).get(field[-1]) == value
+
+
+def _suspended_by_hand(manifest: Manifest, before: Facts, after: Facts, now_s: float, thresholds: Thresholds) -> Judged:
+    """It stands still and Git does not ask for that. `before` are the facts of the last look, `after` those that the
+    kind's own function made of them."""
+    key = ObjectKey.of(manifest)
+    limit_s = thresholds.progress_deadline_s if key.group == FLINK_GROUP else thresholds.workload_deadline_s
+    state = f"suspended-by-hand@{number_at(metadata_of(manifest), 'generation')}"
+    facts = dataclasses.replace(after, state=state, since_s=entered(before, state, now_s).since_s)
+    field, value = SUSPENSIONS.get((key.group, key.kind), (("spec",), "suspended"))
+    shown = "true" if value is True else value
+    message = f"{'.'.join(field)} is {shown} on the cluster and not in Git: undo it there, or declare it in Git"
+    if waited_s(facts, now_s) >= limit_s:
+        message = f"{message}; for {waited_s(facts, now_s):.0f} s"
+        return Health.DEGRADED, Reason("SuspendedByHand", message), facts
+    return Health.PROGRESSING, Reason("SuspendedByHand", message), facts
 
 
 def health_from_file(manifest: Manifest, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> tuple[Health, Reason]:

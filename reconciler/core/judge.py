@@ -5,16 +5,18 @@ judged (health.py), once. A read older than our own write is Unknown, and an obj
 is not the one we applied.
 
     verdict, facts = judge(desired, live, item, facts, now.wall)
-    judge_target(target, digest, verdicts, items, observed_at=now.monotonic)
+    judge_target(target, digest, verdicts, items, Seen(oldest_s=87.0, newest_s=now.monotonic))
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from reconciler.core.diff import Comparison, compare
+from reconciler.core.flink_config import flatten, is_flink
 from reconciler.core.health import DEFAULT_THRESHOLDS, Thresholds, evaluate
-from reconciler.core.health_common import metadata_of, number_at, text_at
+from reconciler.core.health_common import map_at, metadata_of, number_at, spoken, text_at
 from reconciler.core.model import (
     Facts,
     Health,
@@ -28,6 +30,7 @@ from reconciler.core.model import (
     Target,
     TargetVerdict,
 )
+from reconciler.core.values import Relation, is_zero, relation
 
 #: The manual escape: on a live object it says that we are to leave its target alone.
 RECONCILE_ANNOTATION = "reconciler.dev/reconcile"
@@ -39,6 +42,18 @@ _SYNC_ORDER = (Sync.IN_SYNC, Sync.ASK, Sync.DIFFERS, Sync.MISSING, Sync.UNKNOWN)
 _TELLING = {"Present": 0, "JobFinished": 1}
 
 
+#: What the server says to "would an apply change anything?": no (True: live is equal), yes (False), or why it will not
+#: say, now or later: a webhook that does not support dry-run refuses it for ever.
+Answer = bool | Reason
+
+
+class Seen(NamedTuple):
+    """Between which moments (Now.monotonic) the objects of a target were last proven to be as they are known."""
+
+    oldest_s: float
+    newest_s: float
+
+
 def judge(
     desired: Manifest | None,
     live: Manifest | None,
@@ -46,11 +61,11 @@ def judge(
     facts: Facts,
     now_s: float,
     thresholds: Thresholds = DEFAULT_THRESHOLDS,
-    dry_run_equal: bool | None = None,
+    answer: Answer | None = None,
 ) -> tuple[ObjectVerdict, Facts]:
     """Judge one object. `desired` is the stamped manifest as sent (None: no longer declared), `live` the object as read
-    (None: it is not there), `item` its row in the inventory. `dry_run_equal` is the server's answer where the client
-    had to ask: it was asked about exactly this live object and this manifest."""
+    (None: it is not there), `item` its row in the inventory. `answer` is the server's where the client had to ask: it
+    was asked about exactly this live object and this manifest."""
     key = _key(desired, live, item)
     if live is None:
         return _absent(key, desired), facts
@@ -61,12 +76,12 @@ def judge(
         message = f"generation {generation} was read, {item.generation} was written: the read is old"
         stale = Reason("StaleRead", message)
         return ObjectVerdict(key, Sync.UNKNOWN, Health.UNKNOWN, stale, uid, generation, version), facts
-    comparison = _settled(_compared(desired, live), dry_run_equal)
+    comparison = _settled(_compared(desired, live), answer, desired, live)
     replaced = bool(item is not None and item.uid and item.uid != uid)
-    found, reason, facts = evaluate(live, Facts() if replaced else facts, now_s, thresholds)
+    found, reason, facts = evaluate(live, Facts() if replaced else facts, now_s, thresholds, desired)
     if replaced:
         found, reason = Health.PROGRESSING, Reason("Recreated", "somebody deleted and recreated it")
-    message = "" if comparison.sync is Sync.IN_SYNC else comparison.reason.message
+    message = "" if comparison.reason.code == "InSync" else comparison.reason.message
     verdict = ObjectVerdict(
         key, comparison.sync, found, reason, uid, generation, version, facts.job_id, facts.restarts, message
     )
@@ -95,15 +110,59 @@ def _compared(desired: Manifest | None, live: Manifest) -> Comparison:
     return compare(desired, live)
 
 
-def _settled(comparison: Comparison, dry_run_equal: bool | None) -> Comparison:
+def _settled(comparison: Comparison, answer: Answer | None, desired: Manifest | None, live: Manifest) -> Comparison:
     """The comparison with the server's own answer, where there is one: it knows its defaults and webhooks."""
-    if dry_run_equal is None or comparison.sync not in (Sync.ASK, Sync.DIFFERS):
+    if answer is None or desired is None or comparison.sync not in (Sync.ASK, Sync.DIFFERS):
         return comparison
-    if dry_run_equal:
+    if answer is True:
         return Comparison(Sync.IN_SYNC, Reason("InSync", "the server says that an apply would change nothing"))
     if comparison.sync is Sync.DIFFERS:
         return comparison
-    return Comparison(Sync.DIFFERS, Reason("Differs", f"the server says it differs ({comparison.reason.message})"))
+    why = comparison.reason.message
+    if answer is False:
+        return Comparison(Sync.DIFFERS, Reason("Differs", f"the server says it differs ({why})"))
+    # Not judgeable by the server: the client's own comparison counts, is shown as such, and is no failure.
+    whose = f"by the client's comparison, for the server refuses to say: {answer.message}"
+    if means_the_same(desired, live):
+        return Comparison(Sync.IN_SYNC, spoken("InSyncByClient", f"in sync {whose}"))
+    return Comparison(Sync.DIFFERS, spoken("DiffersByClient", f"it differs {whose} ({why})"))
+
+
+def means_the_same(desired: Manifest, live: Manifest) -> bool:
+    """True if every value that is declared is live, as far as a client can tell: written the same, or as an equal
+    quantity, or left out where it says nothing. Live may hold more, and Flink's configuration counts as the flat map it
+    is read as. Items of a list are found by `name`, where all have one, and else have to stand where they are
+    declared; what is too deeply nested to be compared is not the same."""
+    try:
+        return _contains(_values(desired), _values(live))
+    except RecursionError:
+        return False
+
+
+def _values(manifest: Manifest) -> Manifest:
+    """`manifest` without the version it is written in, and with Flink's configuration written in one way."""
+    values = {name: value for name, value in manifest.items() if name not in ("apiVersion", "kind")}
+    configuration = map_at(manifest, "spec").get("flinkConfiguration")
+    if is_flink(manifest) and configuration is not None:
+        values["spec"] = {**manifest["spec"], "flinkConfiguration": flatten(configuration)}
+    return values
+
+
+def _contains(declared: Any, live: Any) -> bool:
+    if isinstance(declared, Mapping) and isinstance(live, Mapping):
+        return all(_contains(value, live[name]) if name in live else is_zero(value) for name, value in declared.items())
+    if isinstance(declared, list) and isinstance(live, list):
+        wanted, found = _by_name(declared), _by_name(live)
+        if wanted is not None and found is not None:
+            return all(name in found and _contains(item, found[name]) for name, item in wanted.items())
+        return len(declared) == len(live) and all(map(_contains, declared, live))
+    return relation(declared, live) is not Relation.DIFFERENT
+
+
+def _by_name(items: list[Any]) -> dict[str, Any] | None:
+    """Items of a list by their name; None if one has none, or two share one."""
+    named = {item["name"]: item for item in items if isinstance(item, dict) and isinstance(item.get("name"), str)}
+    return named if len(named) == len(items) else None
 
 
 def is_disabled(live: Manifest | None) -> bool:
@@ -119,17 +178,21 @@ def judge_target(
     digest: str,
     objects: Sequence[ObjectVerdict],
     inventory: Mapping[ObjectKey, InventoryItem],
-    observed_at: float,
+    seen: Seen,
     *,
     disabled: bool = False,
 ) -> TargetVerdict:
-    """All declared objects of a target together, in release order; `inventory` holds the target's items by key."""
+    """All declared objects of a target together, in release order; `inventory` holds the target's items by key. That
+    all is well is known up to the moment at which the last of its objects was looked at; that something is not, as soon
+    as that was seen: what counts towards a bake is never newer than its oldest proof, and bad news waits for nobody."""
     found, reason = _worst(objects)
+    sync = max((part.sync for part in objects), key=_SYNC_ORDER.index, default=Sync.UNKNOWN)
+    well = sync is Sync.IN_SYNC and found in (Health.HEALTHY, Health.SUSPENDED)
     return TargetVerdict(
         target,
         digest,
-        observed_at,
-        max((part.sync for part in objects), key=_SYNC_ORDER.index, default=Sync.UNKNOWN),
+        seen.oldest_s if well else seen.newest_s,
+        sync,
         found,
         reason,
         applied=bool(objects) and all(is_applied(part, inventory.get(part.key)) for part in objects),

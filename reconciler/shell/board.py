@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from reconciler.core.actions import Wait
 from reconciler.core.model import ClusterView, Now, Reason, Target, TargetVerdict
 
-#: When a target's verdict was last proven current: Now.monotonic, None if by nothing but its own objects.
+#: When all that a target's verdict was judged from was last proven current: Now.monotonic, None if it was not.
 Freshness = Callable[[Target], float | None]
 
 
@@ -28,21 +28,24 @@ class ClusterEntry:
 
 @dataclass(slots=True)
 class Board:
-    """Verdicts by target, clusters by name, waits by unit."""
+    """Verdicts by target, clusters by name, waits by unit. `listening_since` is Now.monotonic of this boot's start
+    while a source may still declare clusters, and None once each had its chance: until then a cluster without a lane is
+    one that has said nothing yet."""
 
     clusters: dict[str, ClusterEntry] = field(default_factory=dict)
     verdicts: dict[Target, TargetVerdict] = field(default_factory=dict)
     waits: dict[str, tuple[Wait, ...]] = field(default_factory=dict)
+    listening_since: float | None = None
     _watching: dict[str, frozenset[Target]] = field(default_factory=dict)
     _watchers: dict[Target, list[str]] = field(default_factory=dict)
-    _by_cluster: dict[str, dict[str, None]] = field(default_factory=dict)
+    _by_cluster: dict[str, dict[str, list[Target]]] = field(default_factory=dict)
 
     def watch(self, unit: str, targets: Iterable[Target]) -> None:
         """Have `unit` woken when the verdict on one of `targets`, or what is known of its cluster, changes."""
         self._watching[unit] = frozenset(targets)
         for target in sorted(self._watching[unit]):
             self._watchers.setdefault(target, []).append(unit)
-            self._by_cluster.setdefault(target.cluster, {})[unit] = None
+            self._by_cluster.setdefault(target.cluster, {}).setdefault(unit, []).append(target)
 
     def unwatch(self, unit: str) -> None:
         """Forget `unit`. May be called twice."""
@@ -62,11 +65,18 @@ class Board:
         """All units that watch a target on `cluster`, the oldest first."""
         return tuple(self._by_cluster.get(cluster, ()))
 
+    def watched_on(self, cluster: str) -> list[Target]:
+        """The targets on `cluster` that a unit watches, sorted."""
+        return sorted({target for targets in self._by_cluster.get(cluster, {}).values() for target in targets})
+
     def view(self, name: str, now: Now) -> ClusterView | None:
-        """The cluster as it is known now. One without a lane has no credentials, or is not declared."""
+        """The cluster as it is known now. One without a lane is not declared, or not yet in this boot."""
         entry = self.clusters.get(name)
         if entry is not None:
             return entry.view()
+        if self.listening_since is not None:
+            reason = Reason("ClusterUnknown", "is not declared yet: not every repository was read since the start")
+            return ClusterView(name, None, self.listening_since, reason=reason)
         reason = Reason("ClusterUnknown", "is not declared, or the daemon's settings have no credentials for it")
         return ClusterView(name, None, now.monotonic - 1e9, reason=reason)
 

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 CLUSTERS = "clusters"
 OWNER_LABEL_SELECTOR = "reconciler.dev/owner"
+#: How often it is asked, after a start, whether every source had its chance to declare its clusters.
+LISTEN_CHECK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ class Daemon:
             rollout_opened=self._start_rollout,
         )
         self._releases = Releases(ports.store, installation)
+        self.board.listening_since = ports.clock.now().monotonic
         event(ports.log, logging.INFO, "daemon.started", epoch=ports.store.epoch, active_rollouts=len(active))
         for rollout_id in active:
             self._start_rollout(rollout_id)
@@ -179,10 +182,22 @@ class Daemon:
 
     async def _follow_clusters(self) -> None:
         """Keep one lane for each declared cluster until cancelled."""
+        clock = self.ports.clock
         with self.hub.unit(CLUSTERS) as unit:
             while True:
                 await self._match_lanes()
+                if self.board.listening_since is not None:
+                    if all(self._had_its_chance(name) for name in self.ports.sources):
+                        self.board.listening_since = None
+                    else:
+                        unit.wake_at(clock, clock.now().monotonic + LISTEN_CHECK_S)
                 await unit.wait()
+
+    def _had_its_chance(self, source: str) -> bool:
+        """True once `source` has declared its clusters in this boot, or is done with trying: it waits for its next
+        poll. Until then a cluster without a lane may be one that it is about to declare."""
+        unit = source_name(source)
+        return source in self._declared or (unit in self.hub.names and unit not in self.hub.busy)
 
     async def _match_lanes(self) -> None:
         """Start, change and end lanes. Of two sources that declare one cluster the first by name counts."""

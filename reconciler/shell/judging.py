@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from reconciler.core.diff import same_after_dry_run
 from reconciler.core.health import Thresholds
-from reconciler.core.judge import is_disabled, judge, judge_target
+from reconciler.core.judge import Answer, Seen, is_disabled, judge, judge_target
 from reconciler.core.model import (
     Facts,
     Health,
@@ -29,7 +29,7 @@ from reconciler.core.model import (
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_errors import KubeError
 from reconciler.shell.limiter import WriteLimits
-from reconciler.shell.live import NotSeen
+from reconciler.shell.live import GroupKind, NotSeen
 from reconciler.shell.observe import Observer
 from reconciler.shell.releases import SentRelease
 
@@ -60,7 +60,7 @@ class Judging:
         self._dirty: set[Target] = set()
         self._unwell: dict[Target, float] = {}
         self._dropped: set[Target] = set()
-        self._equal: dict[tuple[str, str, str], bool] = {}
+        self._answers: dict[tuple[str, str, str], Answer] = {}
         self._wall_at_zero_s: float | None = None
 
     def load(self, facts: dict[tuple[Target, ObjectKey], Facts]) -> None:
@@ -156,15 +156,13 @@ class Judging:
             facts = self._facts.get((target, key), Facts())
             verdict, after = judge(manifest, live, item, facts, now_s, self._thresholds, None)
             if verdict.sync is Sync.ASK and live is not None:
-                equal = await self._ask(sent.digest, manifest, live, kube, observer, limits, now)
-                verdict, after = judge(manifest, live, item, facts, now_s, self._thresholds, equal)
+                answer = await self._ask(sent.digest, manifest, live, kube, observer, limits, now)
+                verdict, after = judge(manifest, live, item, facts, now_s, self._thresholds, answer)
             if after != facts:
                 self._facts[target, key] = after
                 judged.facts.append((target, key, after))
             parts.append(verdict)
-        entries = [observer.cache.entry(key) for key in sent.objects]
-        observed_at = max((entry.observed_at for entry in entries if entry is not None), default=0.0)
-        whole = judge_target(target, sent.digest, parts, items, observed_at, disabled=disabled)
+        whole = judge_target(target, sent.digest, parts, items, _seen_at(sent, observer), disabled=disabled)
         unwell = whole.health is not Health.HEALTHY or whole.sync in (Sync.ASK, Sync.UNKNOWN)
         return whole, unwell
 
@@ -177,20 +175,35 @@ class Judging:
         observer: Observer,
         limits: WriteLimits,
         now: Now,
-    ) -> bool | None:
-        """The server's own answer to "would this change anything?"; None if it cannot be had now."""
+    ) -> Answer | None:
+        """The server's own answer to "would this change anything?", or why it refuses to say; None if it cannot be had
+        now. Both answers are remembered: asking again costs as much as a write and brings the same."""
         metadata = live["metadata"]
         key = (str(metadata["uid"]), str(metadata["resourceVersion"]), digest)
-        if key in self._equal:
-            return self._equal[key]
+        if key in self._answers:
+            return self._answers[key]
         if limits.take(now.monotonic) is not None:
             return None
+        answer: Answer
         try:
-            result = await kube.apply(manifest, uid=key[0], force=True, dry_run=True)
+            answer = same_after_dry_run(live, await kube.apply(manifest, uid=key[0], force=True, dry_run=True))
         except KubeError as error:
             observer.failed(error)
-            return None
-        if len(self._equal) >= DRY_RUNS_REMEMBERED_MAX:
-            self._equal.clear()
-        self._equal[key] = same_after_dry_run(live, result)
-        return self._equal[key]
+            if not (error.permanent and error.answered) or error.status == 404:
+                return None  # it passes; or the object is gone, which its watch or the next list will tell
+            answer = error.reason
+        if len(self._answers) >= DRY_RUNS_REMEMBERED_MAX:
+            self._answers.clear()
+        self._answers[key] = answer
+        return answer
+
+
+def _seen_at(sent: SentRelease, observer: Observer) -> Seen:
+    """When the objects of `sent` were seen as they are known. One that was read by itself was seen then, whatever is
+    known of its kind."""
+    times = []
+    for key in sent.objects:
+        entry, kind_at = observer.cache.entry(key), observer.observed_at(GroupKind.of(key))
+        known = [at for at in (kind_at, entry.observed_at if entry is not None else None) if at is not None]
+        times.append(max(known, default=0.0))
+    return Seen(min(times, default=0.0), max(times, default=0.0))

@@ -38,19 +38,23 @@ from reconciler.shell.live import GroupKind, NotSeen
 from reconciler.shell.logs import event
 from reconciler.shell.observe import Kind, Observer
 from reconciler.shell.perform import Later, perform
-from reconciler.shell.ports import FencedError, Tx
+from reconciler.shell.ports import Tx
 from reconciler.shell.releases import Releases
 
 RETRY_START_S = 1.0
 RETRY_MAX_S = 60.0
 IDLE_CHECK_MAX_S = 90.0
+#: Reasons to wait that are given before anything is sent.
+NOT_SENT = frozenset({"WriteLimit", "Abandoned"})
+#: Reasons that hold for everything the lane would write: asking again for each target is work, and news to nobody.
+WHOLE_LANE = frozenset({"WriteLimit", "TooManyRequests"})
 #: Followed while nothing is assigned to the cluster, so that it is heard from: every cluster serves it.
 HEARTBEAT = Kind("v1", "Namespace")
 
 
 @dataclass(slots=True)
 class Retry:
-    """When a target's writes are tried again after a temporary failure, and why not now."""
+    """When a target's writes are tried again, and why not now."""
 
     failures: int
     at_s: float
@@ -86,11 +90,18 @@ class Lane:
     observer: Observer = field(init=False)
     _unit: Unit | None = field(init=False, default=None)
     _retries: dict[Target, Retry] = field(init=False, default_factory=dict)
+    #: Something may have been sent, and nobody knows what came of it: read again before anything else is written there.
+    _in_doubt: set[Target] = field(init=False, default_factory=set)
     _assigned: dict[Target, Assignment] = field(init=False, default_factory=dict)
-    _kinds: dict[Target, frozenset[GroupKind]] = field(init=False, default_factory=dict)
+    _kinds: dict[Target, tuple[GroupKind, ...]] = field(init=False, default_factory=dict)
     _told: dict[Target, TargetVerdict] = field(init=False, default_factory=dict)
     _was_heard: bool = field(init=False, default=False)
-    _started_at: float = field(init=False, default=0.0)
+    _busy: bool = field(init=False, default=False)
+    _paced_for: tuple[str, ...] = field(init=False, default=())
+    _started_at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._started_at = self.context.clock.now().monotonic
 
     @property
     def name(self) -> str:
@@ -111,17 +122,12 @@ class Lane:
         )
 
     def freshness(self, target: Target) -> float | None:
-        """When the verdict on `target` was last proven current, but for what its own objects say; None while a change
-        is not judged yet. Kinds without a watch are re-listed now and then; a target that has no watched kind at all is
-        as fresh as the cluster was last heard."""
+        """When the verdict on `target` was last proven current: the oldest proof among all kinds it has objects of,
+        whether they have a watch or not. None while a change is not judged yet, or a kind was never seen whole."""
         if self.judging.is_due(target):
             return None
-        watched = {kind.group_kind for kind in self.observer.watched()}
-        kinds = sorted(self._kinds.get(target, frozenset()) & watched)
-        if not kinds:
-            return self.observer.heard_at
-        times = [self.observer.observed_at(kind) for kind in kinds]
-        return None if any(at is None for at in times) else min(at for at in times if at is not None)
+        times = [self.observer.observed_at(kind) for kind in self._kinds.get(target, ())]
+        return None if None in times else min((at for at in times if at is not None), default=None)
 
     def retry_of(self, target: Target) -> Retry | None:
         """Why the writes of `target` wait, and until when; None if they do not."""
@@ -155,7 +161,6 @@ class Lane:
 
     async def run(self) -> None:
         """Observe and perform until cancelled."""
-        self._started_at = self.context.clock.now().monotonic
         with self.context.hub.unit(lane_name(self.name)) as unit:
             self._unit = unit
             try:
@@ -178,6 +183,8 @@ class Lane:
             loaded = await self.context.store.read(f"load:{self.name}", self._read)
             await self._take_in(loaded)
             await self._perform(loaded)
+        elif self.context.board.watchers_of_cluster(self.name) != self._paced_for:
+            self._set_pace()  # nobody tells when a rollout is over
         rechecks.extend(await self._judge())
         self._notice_silence()
         rechecks.extend(retry.at_s for retry in self._retries.values())
@@ -202,6 +209,7 @@ class Lane:
     async def _take_in(self, loaded: Loaded) -> None:
         """Follow what is assigned now: which objects are judged against which release, and which kinds are watched."""
         self._assigned = {row.target: row for row in loaded.assignments if row.digest}
+        self._in_doubt &= self._assigned.keys()
         kinds: set[Kind] = set()
         of_target: dict[Target, set[GroupKind]] = {}
         for target, assignment in sorted(self._assigned.items()):
@@ -214,17 +222,21 @@ class Lane:
             if all(kind.group_kind != GroupKind.of(item.key) for kind in kinds):
                 kinds.add(Kind(item.api_version, item.key.kind))
         self.judging.keep(set(self._assigned), loaded.inventory)
-        self._kinds = {target: frozenset(found) for target, found in of_target.items()}
+        self._kinds = {target: tuple(sorted(found)) for target, found in of_target.items()}
         self.observer.set_kinds(kinds or {HEARTBEAT})
-        self._set_pace(busy=bool(loaded.intents))
+        self._busy = bool(loaded.intents)
+        self._set_pace()
 
-    def _set_pace(self, *, busy: bool) -> None:
-        """Prove that a quiet watch lives every check interval while a rollout waits for this cluster, and else only as
-        often as it takes to notice that the cluster is gone: a fleet in which nothing happens is asked for nothing."""
-        check_s = self.context.check_interval_s
-        if not busy and not self.context.board.watchers_of_cluster(self.name):
+    def _set_pace(self) -> None:
+        """While a rollout waits for this cluster, prove every check interval that quiet watches live and that what the
+        watched targets consist of is as it was seen. Else look only as often as it takes to notice that the cluster is
+        gone: a fleet in which nothing happens is asked for nothing."""
+        board, check_s = self.context.board, self.context.check_interval_s
+        self._paced_for = board.watchers_of_cluster(self.name)
+        waited_for = {kind for target in board.watched_on(self.name) for kind in self._kinds.get(target, ())}
+        if not self._busy and not self._paced_for:
             check_s = max(check_s, min(self.document.stale_after_s / 2, IDLE_CHECK_MAX_S))
-        self.observer.set_intervals(check_s=check_s, resync_s=self.resync_interval_s)
+        self.observer.set_intervals(check_s=check_s, resync_s=self.resync_interval_s, waited_for=waited_for)
 
     # ---- performing --------------------------------------------------------------------------------------------
 
@@ -243,12 +255,14 @@ class Lane:
             if retry is not None and retry.at_s > now.monotonic:
                 continue
             # What was tried before may have happened: then nothing is known before it is read again.
-            later = await self._perform_batch(target, intents, inventory, trust_cache=retry is None)
+            trusted = target not in self._in_doubt
+            later = await self._perform_batch(target, intents, inventory, trust_cache=trusted)
             if later is None:
                 self._retries.pop(target, None)
+                self._in_doubt.discard(target)
             else:
                 self._put_off(target, later)
-                if later.unreachable:
+                if later.unreachable or later.reason.code in WHOLE_LANE:
                     self._put_off_all(batches, later)
                     break
             await self._judge()  # a long batch keeps nobody from knowing what the cluster says
@@ -337,15 +351,17 @@ class Lane:
     def _put_off(self, target: Target, later: Later) -> None:
         now = self.context.clock.now()
         previous = self._retries.get(target)
-        counted = later.reason.code not in ("WriteLimit", "Abandoned")
+        counted = later.reason.code not in NOT_SENT
         failures = (previous.failures if previous is not None else 0) + counted
-        delay_s = min(RETRY_START_S * 2 ** max(failures - 1, 0), RETRY_MAX_S)
+        delay_s = min(RETRY_START_S * 2 ** min(max(failures - 1, 0), 10), RETRY_MAX_S)
         if later.after_s is not None:
             delay_s = max(later.after_s, delay_s) if counted else later.after_s
+        if counted:
+            self._in_doubt.add(target)
         self._retries[target] = Retry(failures, now.monotonic + delay_s, later.reason)
 
     def _put_off_all(self, batches: dict[Target, list[Intent]], later: Later) -> None:
-        """The cluster does not answer: nobody else tries in between."""
+        """The cluster does not answer, or takes no more for now: nobody else tries in between."""
         at_s = max(retry.at_s for retry in self._retries.values())
         for target in batches:
             known = self._retries.get(target)
@@ -356,10 +372,8 @@ class Lane:
         # What was seen before these writes must not be decided upon after they are recorded: live would seem to differ
         # with nothing pending. Transactions are done in the order they are asked for, so it is enough to take it back.
         self.context.board.verdicts.pop(target, None)
-        try:
-            await self.context.store.transact(f"result:{self.name}", lambda tx: tx.finish_intents(results))
-        except FencedError:
-            return  # Another daemon has the store now, and reads the cluster again itself.
+        # Where another daemon has the store by now, this raises FencedError and ends the lane: it writes nothing more.
+        await self.context.store.transact(f"result:{self.name}", lambda tx: tx.finish_intents(results))
         self.judging.mark_target(target)
         if self._unit is not None:
             self._unit.wake(INTENTS)

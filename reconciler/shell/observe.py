@@ -1,9 +1,9 @@
 """Keeping an eye on one cluster: at most three watches, lists for the rest, one cache of live objects.
 
 The level is the truth and a watch only makes it known sooner. A watched kind that is quiet for longer than the check
-interval is compared by one list of metadata, which proves that the cluster lives and that nothing was missed; other
-kinds get the same list every re-sync interval. Waits go by the policy clock, request timeouts and the idle deadline of
-a watch by the loop's time.
+interval is compared by one list of metadata, which proves that the cluster lives and that nothing was missed. Other
+kinds get the same list every re-sync interval, and every check interval while somebody waits for them. Waits go by the
+policy clock, request timeouts and the idle deadline of a watch by the loop's time.
 
     observer = Observer(cluster, clock=clock, scope=scope, selector="reconciler.dev/owner", jitter=generator.random,
                         on_change=lane.objects_changed, on_heard=lane.heard)
@@ -81,6 +81,7 @@ class Observer:
         self._check_interval_s = check_interval_s
         self._resync_interval_s = resync_interval_s
         self._watch_idle_s = watch_idle_s
+        self._waited_for: frozenset[GroupKind] = frozenset()
         self._followers: dict[GroupKind, Follower] = {}  # in watch order
         self._watches: dict[GroupKind, asyncio.Task[None]] = {}
         self._checker: asyncio.Task[None] | None = None
@@ -144,10 +145,12 @@ class Observer:
         """Take in that a request of the lane's own failed: it says whether the cluster is there."""
         self._mirror.failed(error)
 
-    def set_intervals(self, *, check_s: float, resync_s: float) -> None:
-        """How long a watch may be quiet before it is checked, and how often unwatched kinds are listed."""
-        if (check_s, resync_s) != (self._check_interval_s, self._resync_interval_s):
-            self._check_interval_s, self._resync_interval_s = check_s, resync_s
+    def set_intervals(self, *, check_s: float, resync_s: float, waited_for: Iterable[GroupKind] = ()) -> None:
+        """How long a watch may be quiet before it is checked, and how often unwatched kinds are listed: those that are
+        `waited_for` as often as a quiet watch is checked."""
+        pace = (check_s, resync_s, frozenset(waited_for))
+        if pace != (self._check_interval_s, self._resync_interval_s, self._waited_for):
+            self._check_interval_s, self._resync_interval_s, self._waited_for = pace
             self._check_wake.set()
 
     def set_kinds(self, kinds: Iterable[Kind]) -> None:
@@ -249,7 +252,9 @@ class Observer:
                 return self._clock.now().monotonic + self._check_interval_s
             base = follower.observed_at + self._check_interval_s
         else:
-            base = 0.0 if follower.checked_at is None else follower.checked_at + self._resync_interval_s
+            waited_for = follower.kind.group_kind in self._waited_for
+            interval_s = self._check_interval_s if waited_for else self._resync_interval_s
+            base = 0.0 if follower.checked_at is None else follower.checked_at + interval_s
         return max(base, follower.check_again_at)
 
 

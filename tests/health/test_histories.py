@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler.core.health import HEALTH_FUNCTIONS, Thresholds, evaluate, health
+from reconciler.core.health import HEALTH_FUNCTIONS, SUSPENSIONS, Thresholds, evaluate, health
 from reconciler.core.health_policy import thresholds
 from reconciler.core.model import Facts, Health, Manifest
 
@@ -185,6 +185,74 @@ def test_an_unavailable_deployment_is_degraded_after_a_while() -> None:
     }
     said, _ = _history((0.0, deployment), (180.0, deployment))
     assert said == [("Progressing", "Unavailable"), ("Degraded", "Unavailable")]
+
+
+def _standing_still(kind: str) -> tuple[Manifest, tuple[str, ...], Any]:
+    """A live object whose spec says that it stands still and which does; the field that says so, and its value."""
+    if kind in ("FlinkDeployment", "FlinkSessionJob"):
+        job = _job(lifecycle="SUSPENDED", job_manager="MISSING", job="FINISHED")
+        job["kind"] = kind
+        job["spec"]["job"]["state"] = "suspended"
+        return job, ("spec", "job", "state"), "suspended"
+    field = "paused" if kind == "Deployment" else "suspend"
+    return (
+        {
+            "apiVersion": "apps/v1" if kind == "Deployment" else "batch/v1",
+            "kind": kind,
+            "metadata": {"name": "web", "generation": 3},
+            "spec": {"replicas": 2, field: True},
+            "status": {"observedGeneration": 3, "replicas": 2, "updatedReplicas": 0, "availableReplicas": 0},
+        },
+        ("spec", field),
+        True,
+    )
+
+
+SUSPENDABLE = ["Deployment", "FlinkDeployment", "FlinkSessionJob", "Job"]
+
+
+def test_every_kind_that_can_be_suspended_is_tried() -> None:
+    assert sorted(name for _, name in SUSPENSIONS) == SUSPENDABLE
+
+
+@pytest.mark.parametrize("kind", SUSPENDABLE)
+def test_suspended_is_what_git_declares_and_nothing_else(kind: str) -> None:
+    live, path, _ = _standing_still(kind)
+    undeclared = copy.deepcopy(live)
+    holder = undeclared
+    for name in path[:-1]:
+        holder = holder[name]
+    del holder[path[-1]]
+    assert evaluate(live, Facts(), 0.0)[0] is Health.SUSPENDED  # a file: its own spec is all there is
+    assert evaluate(live, Facts(), 0.0, desired=live)[0] is Health.SUSPENDED
+    found, reason, _ = evaluate(live, Facts(), 0.0, desired=undeclared)
+    assert (found, reason.code) == (Health.PROGRESSING, "SuspendedByHand")
+    assert ".".join(path) in reason.message
+
+
+@pytest.mark.parametrize("kind", SUSPENDABLE)
+def test_what_is_suspended_by_hand_is_degraded_after_its_limit(kind: str) -> None:
+    live, _, _ = _standing_still(kind)
+    desired = {**live, "spec": {}}
+    limit_s = Thresholds().progress_deadline_s if kind.startswith("Flink") else Thresholds().workload_deadline_s
+    facts, said = Facts(), []
+    for now_s in (100.0, 99.0 + limit_s, 100.0 + limit_s):
+        found, reason, facts = evaluate(live, facts, now_s, desired=desired)
+        said.append((str(found), reason.code))
+    assert said == [
+        ("Progressing", "SuspendedByHand"),
+        ("Progressing", "SuspendedByHand"),
+        ("Degraded", "SuspendedByHand"),
+    ]
+    assert facts.since_s == 100.0
+
+
+def test_a_job_that_was_suspended_by_hand_and_goes_on_has_not_restarted() -> None:
+    live, _, _ = _standing_still("FlinkDeployment")
+    _, _, facts = evaluate(RUNNING, Facts(), 0.0, desired=RUNNING)
+    _, _, facts = evaluate(live, facts, 10.0, desired=RUNNING)
+    found, _, facts = evaluate(_job(generation=2, job_id="b"), facts, 20.0, desired=RUNNING)
+    assert (found, facts.restarts) == (Health.HEALTHY, 0)
 
 
 def test_a_health_function_that_fails_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ import pytest
 from reconciler.core.model import IntentState, RolloutState, TargetState
 from reconciler.shell.daemon import DaemonSettings
 from reconciler.shell.limiter import Limiter, WriteLimits
+from reconciler.shell.transport import Request
 from reconciler.sim.checkers import Checkers
 from reconciler.sim.loop import run
 from reconciler.sim.plan import Fault, FaultKind
@@ -174,6 +176,64 @@ def test_write_limits_hold_at_a_restart_and_nothing_is_lost() -> None:
     play_fleet(story, applications=3, settings=settings)
 
 
+class LostOnce:
+    """The first write of a FlinkDeployment takes effect, its answer is lost, and so is its cluster."""
+
+    def __init__(self) -> None:
+        self.world: World | None = None
+        self.lost = False
+
+    async def io(self, point: str) -> Fault:
+        """The fate of the call at `point`."""
+        if self.world is None or self.lost or not (point.startswith("c0 PATCH") and "flinkdeployments" in point):
+            return Fault()
+        self.lost = True
+        asyncio.get_running_loop().call_later(0.0, self.world.cut, "c0")
+        return Fault(FaultKind.LOST_AFTER)
+
+
+def test_what_may_have_been_written_is_read_before_it_is_written_again() -> None:
+    """Also when the cluster returns after a long while, and the first answer is another kind's."""
+    plan = LostOnce()
+    methods: list[str] = []
+
+    async def story(world: World) -> None:
+        def look(cluster: str, request: Request) -> None:
+            if cluster == "c0" and "flinkdeployments/" in request.path:
+                methods.append(request.method)
+
+        plan.world, world.before_write = world, look
+        world.repository.commit({"apps/app0/app.yaml": application_file("app0", "2.0")}, "two")
+        await world.until(lambda: plan.lost, 600, every_s=0.1)
+        await world.sleep(150)
+        methods.clear()
+        world.mend("c0")
+        await world.sleep(40)
+        assert image(world, "c0", "app0") == "2.0"
+        assert methods
+        assert methods[0] == "GET"
+
+    play_fleet(story, plan=plan)
+
+
+def test_a_write_limit_holds_up_the_lane_and_is_asked_once_a_token() -> None:
+    """A hundred targets that wait for one token are not a hundred reads."""
+    count: Counter[str] = Counter()
+
+    async def story(world: World) -> None:
+        world.before_write = lambda _cluster, request: count.update([request.method])
+        world.repository.commit(
+            {f"apps/app{number}/app.yaml": application_file(f"app{number}", "2.0") for number in range(20)}, "two"
+        )
+        await world.sleep(20)
+        await world.until(world.settled, 3600)
+
+    settings = DaemonSettings(writes_per_second_and_cluster=0.5)
+    play_fleet(story, applications=20, settings=settings)
+    assert count["PATCH"] >= 20 * 2
+    assert count["GET"] < 12 * count["PATCH"]
+
+
 # ---- limiter -----------------------------------------------------------------------------------------------------
 
 
@@ -190,6 +250,27 @@ def test_time_that_goes_back_gives_nothing() -> None:
     assert limiter.take(100.0) is None
     assert limiter.take(50.0) is not None
     assert limiter.take(101.0) is None
+
+
+def test_of_many_that_wait_each_has_a_moment_of_its_own() -> None:
+    limiter = Limiter(per_second=10.0, burst=1.0)
+    assert limiter.take(5.0) is None
+    told = [limiter.take(5.0) for _ in range(100)]
+    assert told == pytest.approx([5.1 + number / 10 for number in range(100)])
+    assert [limiter.take(at_s) for at_s in told if at_s is not None] == [None] * 100
+    assert limiter.take(100.0) is None  # what was promised long ago holds nobody up
+
+
+def test_less_than_one_a_second_is_a_limit_too() -> None:
+    limiter = Limiter(per_second=0.5, burst=0.5)
+    assert [limiter.take(at_s) for at_s in (0.0, 0.0, 2.0)] == [None, 2.0, None]
+
+
+def test_what_the_fleet_refuses_costs_the_cluster_nothing() -> None:
+    limits = WriteLimits(Limiter(per_second=0.1, burst=1.0), Limiter(per_second=1.0, burst=1.0))
+    assert limits.fleet.take(0.0) is None
+    assert limits.take(0.0) == 1.0
+    assert limits.take(1.0) is None
 
 
 def test_both_limits_hold() -> None:

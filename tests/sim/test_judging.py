@@ -1,0 +1,173 @@
+"""Judging: what is asked of the server, how often, and what stands when it does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from reconciler.core.health import Thresholds
+from reconciler.core.model import Manifest, Now, ObjectKey, Reason, Sync, Target, TargetVerdict
+from reconciler.shell.judging import Judging
+from reconciler.shell.kube_errors import (
+    BusyError,
+    DryRunRefusedError,
+    KubeError,
+    NotFoundError,
+    Outcome,
+    UnreachableError,
+)
+from reconciler.shell.limiter import Limiter, WriteLimits
+from reconciler.shell.live import GroupKind, LiveCache
+from reconciler.shell.releases import SentRelease
+from tests.core.field_owners import applied, flink_deployment
+
+TARGET = Target("fleet/orders", "c0")
+JOB, CONFIG = ObjectKey.of(flink_deployment()), ObjectKey("", "ConfigMap", "orders", "orders")
+
+
+@dataclass
+class Server:
+    """What a cluster answers to dry-runs, and what an observer knows of it."""
+
+    answer: Manifest | KubeError
+    cache: LiveCache = field(default_factory=LiveCache)
+    kinds: dict[GroupKind, float] = field(default_factory=dict)
+    asked: int = 0
+    failures: int = 0
+
+    async def apply(self, manifest: Manifest, **how: Any) -> Manifest:
+        """One dry-run."""
+        assert how["dry_run"], manifest
+        self.asked += 1
+        if isinstance(self.answer, KubeError):
+            raise self.answer
+        return self.answer
+
+    def live(self, key: ObjectKey) -> Any:
+        """As Observer.live."""
+        return self.cache.live(key)
+
+    def observed_at(self, kind: GroupKind) -> float | None:
+        """As Observer.observed_at."""
+        return self.kinds.get(kind)
+
+    def failed(self, error: KubeError) -> None:
+        """As Observer.failed."""
+        del error
+        self.failures += 1
+
+
+def _doubtful(version: str = "7", cpu: Any = 1.0) -> Manifest:
+    """Live, and only the server can tell whether it is what is declared."""
+    live = applied(flink_deployment())
+    live["metadata"]["resourceVersion"] = version
+    live["spec"]["jobManager"]["resource"]["cpu"] = cpu
+    return live
+
+
+class Bench:
+    """One target of one job, judged as often as wanted."""
+
+    def __init__(self, answer: Manifest | KubeError, live: Manifest | None = None, tokens: float = 100.0) -> None:
+        self.server = Server(answer)
+        self.server.cache.offer(live or _doubtful(), 5.0)
+        self.judging = Judging(Thresholds(), 10.0)
+        self.judging.assign(TARGET, SentRelease("d1", "fleet/orders", "abc", {JOB: flink_deployment()}))
+        self.limits = WriteLimits(Limiter(0.001, tokens), Limiter(1000.0, 1000.0))
+        self.at_s = 10.0
+
+    def look(self) -> TargetVerdict:
+        """Judge once more, a check interval later."""
+        self.at_s += 10.0
+        self.judging.mark_target(TARGET)
+        now = Now(1e9 + self.at_s, self.at_s, 1)
+        judged = asyncio.run(
+            self.judging.judge(self.server, self.server, self.limits, now)  # type: ignore[arg-type]  # stands for both
+        )
+        (verdict,) = judged.verdicts
+        return verdict
+
+
+REFUSED = DryRunRefusedError(Reason("DryRunRefused", "the webhook does not support dry run"), status=400)
+
+
+def test_a_webhook_that_refuses_dry_run_leaves_the_judgement_to_the_client_and_is_not_asked_again() -> None:
+    bench = Bench(REFUSED)
+    verdicts = [bench.look() for _ in range(3)]
+    assert [verdict.sync for verdict in verdicts] == [Sync.IN_SYNC] * 3
+    assert "the client's comparison" in verdicts[0].objects[0].message
+    assert (bench.server.asked, bench.server.failures) == (1, 1)
+    bench.server.cache.offer(_doubtful("8"), 30.0)
+    assert bench.look().sync is Sync.IN_SYNC
+    assert bench.server.asked == 2
+
+
+def test_without_the_server_s_answer_other_values_differ() -> None:
+    live = _doubtful(cpu=2)
+    live["metadata"]["managedFields"][0]["manager"] = "somebody-else"
+    bench = Bench(REFUSED, live)
+    assert [bench.look().sync for _ in range(2)] == [Sync.DIFFERS] * 2
+    assert bench.server.asked == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BusyError(Reason("TooManyRequests", "slow down"), outcome=Outcome.TEMPORARY, status=429),
+        UnreachableError(Reason("NoAnswer", "no answer"), outcome=Outcome.TEMPORARY, answered=False),
+        KubeError(Reason("UnexpectedAnswer", "a proxy's page"), status=502, answered=False),
+        NotFoundError(Reason("NotFound", "it is gone"), status=404),
+    ],
+)
+def test_what_passes_is_asked_again(error: KubeError) -> None:
+    bench = Bench(error)
+    assert [bench.look().sync for _ in range(3)] == [Sync.ASK] * 3
+    assert bench.server.asked == 3
+    bench.server.answer = _doubtful()
+    assert [bench.look().sync for _ in range(2)] == [Sync.IN_SYNC] * 2
+    assert bench.server.asked == 4
+
+
+def test_without_a_token_nobody_is_asked() -> None:
+    bench = Bench(REFUSED, tokens=1.0)
+    bench.limits.cluster.take(0.0)
+    assert bench.look().sync is Sync.ASK
+    assert bench.server.asked == 0
+
+
+def test_a_target_is_as_fresh_as_its_oldest_kind_and_bad_news_as_its_newest() -> None:
+    live = applied(flink_deployment())
+    live["status"] = {
+        "lifecycleState": "STABLE",
+        "jobManagerDeploymentStatus": "READY",
+        "jobStatus": {"state": "RUNNING", "jobId": "9b1c"},
+        "observedGeneration": 1,
+        "reconciliationStatus": {"state": "DEPLOYED"},
+    }
+    config: Manifest = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "orders", "namespace": "orders"},
+        "data": {"a": "b"},
+    }
+    bench = Bench(REFUSED, live)
+    objects = {JOB: flink_deployment(), CONFIG: config}
+    bench.judging.assign(TARGET, SentRelease("d2", "fleet/orders", "abc", objects))
+    bench.server.cache.offer(applied(config), 5.0)
+    bench.server.kinds = {GroupKind.of(JOB): 30.0, GroupKind.of(CONFIG): 8.0}
+    verdict = bench.look()
+    assert (str(verdict.health), verdict.sync, verdict.observed_at) == ("Healthy", Sync.IN_SYNC, 8.0)
+    live["metadata"]["resourceVersion"] = "9"
+    live["status"]["jobStatus"]["state"] = "FAILED"
+    bench.server.cache.offer(live, 33.0)
+    verdict = bench.look()
+    assert (str(verdict.health), verdict.observed_at) == ("Degraded", 33.0)
+    # Of a kind that was never seen whole, what was read by itself was seen then, and not since.
+    live["metadata"]["resourceVersion"] = "10"
+    live["status"]["jobStatus"]["state"] = "RUNNING"
+    bench.server.cache.offer(live, 40.0)
+    del bench.server.kinds[GroupKind.of(CONFIG)]
+    assert bench.look().observed_at == 5.0
