@@ -25,9 +25,10 @@ import threading  # noqa: TID251 - this is the place
 import time  # noqa: TID251 - this is the place
 import uuid  # noqa: TID251 - this is the place
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from reconciler import __version__
 from reconciler.core.actions import Limits
@@ -46,7 +47,7 @@ from reconciler.shell.git_source import GitSource
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_connect import LazyTransport, MeteredTransport
 from reconciler.shell.kube_http import transport_from_kubeconfig
-from reconciler.shell.kubeconfig import SslContexts
+from reconciler.shell.kubeconfig import KubeconfigFiles, SslContexts
 from reconciler.shell.logs import configure, event
 from reconciler.shell.metrics import Metrics
 from reconciler.shell.notify import LogNotifier
@@ -58,6 +59,9 @@ from reconciler.shell.store.timed import TimedStore
 from reconciler.shell.transport import Transport
 
 _LOG = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 DATABASE = "reconciler.db"
 GIT_DIRECTORY = "git"
@@ -116,6 +120,26 @@ class _LoopTimer:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+
+
+class ThreadPerCall(Executor):
+    """An Executor with a thread for each call, which ends with it: for calls that block for long and cannot be
+    interrupted. The process does not wait for them at its end. The caller bounds how many run at once."""
+
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """See Executor.submit."""
+        future: Future[R] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001 - as every executor, it hands all of them to the future
+                future.set_exception(error)
+
+        threading.Thread(target=run, name="name-lookup", daemon=True).start()
+        return future
 
 
 # ---- what is shipped, as the daemon's numbers ----------------------------------------------------------------------
@@ -240,7 +264,7 @@ def _source(repository: Repository, parts: Parts, executor: ThreadPoolExecutor) 
 def connect_by_kubeconfig(clusters: Mapping[str, ClusterAccess], *, allow_exec: bool) -> Connect:
     """How `Cluster.spec.credentials` becomes a connection: by its name in the daemon's settings, never by anything that
     stands in Git."""
-    ssl_contexts = SslContexts()
+    ssl_contexts, files, threads = SslContexts(), KubeconfigFiles(), ThreadPerCall()
 
     def connect(cluster: Cluster, metrics: Metrics) -> KubeCluster | Reason:
         access = clusters.get(cluster.credentials)
@@ -250,7 +274,12 @@ def connect_by_kubeconfig(clusters: Mapping[str, ClusterAccess], *, allow_exec: 
 
         async def make() -> Transport:
             return await transport_from_kubeconfig(
-                access.kubeconfig, access.context or None, allow_exec=allow_exec, ssl_contexts=ssl_contexts
+                access.kubeconfig,
+                access.context or None,
+                allow_exec=allow_exec,
+                ssl_contexts=ssl_contexts,
+                files=files,
+                threads=threads,
             )
 
         return KubeCluster(cluster.name, MeteredTransport(LazyTransport(make), metrics))

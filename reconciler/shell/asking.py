@@ -39,10 +39,14 @@ class RefusedError(AskError):
 
 
 def rfc3339(wall: float | None) -> str | None:
-    """Seconds since the epoch as RFC 3339 in UTC, to the second (rounded up, so that "look again at" is not early)."""
+    """Seconds since the epoch as RFC 3339 in UTC, to the second (rounded up, so that "look again at" is not early).
+    None for no time and for one outside the years 1 to 9999: no single time may make a whole answer fail."""
     if wall is None:
         return None
-    moment = dt.datetime.fromtimestamp(math.ceil(wall), dt.UTC)
+    try:
+        moment = dt.datetime.fromtimestamp(math.ceil(wall), dt.UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 

@@ -4,6 +4,9 @@ What is in force is not the newest commit alone: a file that cannot be read whol
 process comes to know those by reading the last usable commit first, with the blobs that are held back in place of the
 broken ones, and then the newest commit over it.
 
+Git packs repetition so well that some kilobytes pushed become gigabytes read. So the sizes in the listing are added up
+first, and a commit above FLEET_BYTES_MAX is refused as one that cannot be read: what was in force stays in force.
+
     reader = FleetReader(source, settings, metrics)
     await reader.recall(row)                        # at the start: what was in force before
     commit, snapshot = await reader.read(sha)
@@ -17,11 +20,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from reconciler.core.fleet import compile_fleet, wanted
-from reconciler.core.fleet_files import TooLarge
+from reconciler.core.fleet_files import FLEET_FILE, Listing, TooLarge
 from reconciler.core.fleet_model import EMPTY_CACHE, FleetSettings, FleetSnapshot
 from reconciler.core.yaml_kube import BYTES_MAX
 from reconciler.shell.metrics import Metrics
-from reconciler.shell.ports import Commit, Source, SourceRow, TreeEntry
+from reconciler.shell.ports import Commit, Source, SourceError, SourceRow, TreeEntry
+
+#: Bytes of all files that a fleet reads of one commit. Ten thousand applications of 2 KB are 20 MB.
+FLEET_BYTES_MAX = 64 * 1024 * 1024
+_LARGEST_NAMED, _PATH_SHOWN = 3, 120
 
 
 class FleetReader:
@@ -65,6 +72,7 @@ class FleetReader:
         large = {entry.blob: TooLarge(entry.size) for entry in entries.values() if entry.size > BYTES_MAX}
         contents: dict[str, bytes | TooLarge] = {}
         while blobs := wanted(files, contents, self._cache):
+            self._refuse_too_much(entries, files, contents)
             contents.update({blob: large[blob] for blob in blobs if blob in large})
             contents.update(await self._source.read([blob for blob in blobs if blob not in large]))
         loop = asyncio.get_running_loop()
@@ -77,6 +85,27 @@ class FleetReader:
         if snapshot.kept is None:
             self.usable = commit
         return commit, snapshot
+
+    def _refuse_too_much(
+        self, entries: Mapping[str, TreeEntry], files: Listing, contents: Mapping[str, bytes | TooLarge]
+    ) -> None:
+        """Raise SourceError TooLarge if the files of the fleet are too large together, whether they are known already
+        or not: the next process has to read all of them."""
+        sizes = {path: entry.size for path, entry in entries.items() if 0 < entry.size <= BYTES_MAX}
+        if sum(sizes.values()) <= FLEET_BYTES_MAX:
+            return
+        # Much of a repository may be nothing to the fleet: only what it selects counts, which `fleet.yaml` alone says.
+        fleet = {path: file for path, file in self._cache.files.items() if path == FLEET_FILE}
+        entry = files.get(FLEET_FILE)
+        known = {entry[1]: contents[entry[1]]} if entry is not None and entry[1] in contents else {}
+        selected = set(wanted(files, known, replace(EMPTY_CACHE, files=fleet)))
+        read = {path: size for path, size in sizes.items() if entries[path].blob in selected}
+        total = sum(read.values())
+        if total > FLEET_BYTES_MAX:
+            largest = sorted(read, key=lambda path: (-read[path], path))[:_LARGEST_NAMED]
+            named = ", ".join(f"{path[:_PATH_SHOWN]} ({read[path]})" for path in largest)
+            message = f"the {len(read)} files that fleet.yaml selects have {total} bytes, more than the"
+            raise SourceError("TooLarge", f"{message} {FLEET_BYTES_MAX} a fleet may have; the largest: {named}")
 
 
 def changed_applications(before: FleetSnapshot | None, after: FleetSnapshot) -> set[str]:

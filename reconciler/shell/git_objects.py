@@ -26,6 +26,8 @@ _HEADER_BYTES_MAX = 256
 _CHUNK_BYTES = 262144
 _COMMIT_BYTES_MAX = 1 << 20
 _SUBJECT_LENGTH_MAX = 200
+#: The last second of the year 9999: no calendar of ours can show a later one.
+_AUTHORED_WALL_MAX = 253_402_300_799
 _MODES = {mode: mode for mode in ("100644", "100755", "120000", "160000")}
 
 
@@ -232,7 +234,9 @@ def _parse_commit(sha: str, content: bytes) -> tuple[Commit, str]:
 
 
 def _parse_person(value: str) -> tuple[str, float]:
-    """ "Ada <ada@example.com> 1700000000 +0100" -> the name and address, and the time. Anything may stand here."""
+    """ "Ada <ada@example.com> 1700000000 +0100" -> the name and address, and the time. Anything may stand here: a time
+    that is missing, before 1970 or after the year 9999 is 0.0."""
     match = re.fullmatch(r"(.*?)(?: (-?\d{1,12}) [+-]\d{4})?", value, re.DOTALL)
     person, seconds = (match[1], match[2]) if match else (value, None)
-    return clean(person)[:_SUBJECT_LENGTH_MAX], float(seconds or 0)
+    wall = int(seconds or 0)
+    return clean(person)[:_SUBJECT_LENGTH_MAX], float(wall) if 0 <= wall <= _AUTHORED_WALL_MAX else 0.0

@@ -1,8 +1,8 @@
 """A cluster's connection, made when it is first needed.
 
 Reading a kubeconfig may wait for a credential plugin, and the file may come later than the daemon: so the connection is
-made by the first request, and a kubeconfig that cannot be used is "no connection" with the reason, tried again like any
-other. Requests and their latencies are counted here, for every cluster alike.
+made by the first request, within its timeout, and a kubeconfig that cannot be used is "no connection" with the reason,
+tried again like any other. Requests and their latencies are counted here, for every cluster alike.
 
     KubeCluster(name, MeteredTransport(LazyTransport(lambda: transport_from_kubeconfig(path)), metrics))
 """
@@ -19,7 +19,7 @@ from reconciler.shell.transport import Request, Response, Stream, Transport, Tra
 
 
 class LazyTransport:
-    """A Transport over the one that `make` gives; `make` may raise KubeconfigError and is then asked again."""
+    """A Transport over the one that `make` gives; `make` may fail with anything and is then asked again."""
 
     def __init__(self, make: Callable[[], Awaitable[Transport]]) -> None:
         self._make = make
@@ -29,7 +29,7 @@ class LazyTransport:
 
     async def request(self, request: Request) -> Response:
         """As Transport.request."""
-        return await (await self._inner()).request(request)
+        return await (await self._inner(request.timeout_s)).request(request)
 
     def stream(self, request: Request) -> AbstractAsyncContextManager[Stream]:
         """As Transport.stream."""
@@ -37,7 +37,7 @@ class LazyTransport:
 
     @asynccontextmanager
     async def _stream(self, request: Request) -> AsyncIterator[Stream]:
-        inner = await self._inner()
+        inner = await self._inner(request.timeout_s)
         async with inner.stream(request) as stream:
             yield stream
 
@@ -48,16 +48,24 @@ class LazyTransport:
         if made is not None:
             await made.close()
 
-    async def _inner(self) -> Transport:
-        async with self._lock:
-            if self._closed:
-                raise TransportError("the connection is closed", sent=False)
-            if self._made is None:
-                try:
+    async def _inner(self, timeout_s: float) -> Transport:
+        """The connection, made within `timeout_s`, the wait for others who are making it included."""
+        try:
+            async with asyncio.timeout(timeout_s), self._lock:
+                if self._closed:
+                    raise TransportError("the connection is closed", sent=False)
+                if self._made is None:
                     self._made = await self._make()
-                except KubeconfigError as error:
-                    raise TransportError(str(error), sent=False) from error
-            return self._made
+                return self._made
+        except (TransportError, AssertionError):
+            raise
+        except KubeconfigError as error:
+            raise TransportError(str(error), sent=False) from error
+        except TimeoutError as error:
+            raise TransportError(f"the credentials did not come within {timeout_s:g} s", sent=False) from error
+        except Exception as error:
+            # Whatever a stranger's file or library comes up with: one cluster is out of reach, and no lane ends.
+            raise TransportError(f"the connection cannot be made ({type(error).__name__})", sent=False) from error
 
 
 class MeteredTransport:

@@ -118,7 +118,8 @@ class SchemaMismatchError(KubeError):
 
 
 class ForbiddenError(KubeError):
-    """Our credentials do not permit it (or a quota or admission plugin refuses it)."""
+    """Our credentials do not permit it (or a quota or admission plugin refuses it). Permanent if the API server says
+    so; if it is somebody's in front of it, temporary, and the cluster counts as one that does not answer."""
 
 
 class DeniedError(KubeError):
@@ -358,11 +359,18 @@ def _not_kubernetes(response: Response, attempt: Attempt) -> KubeError:
         reason = Reason("TooManyRequests", "too many requests")
         return BusyError(reason, outcome=Outcome.TEMPORARY, retry_after_s=retry_after_s, status=429)
     if response.status in (401, 403):
+        # A gateway turns everybody away while its identity provider is down: that is about the way to the cluster and
+        # says nothing of what we sent.
         kind = UnauthorizedError if response.status == 401 else ForbiddenError
         words = f"HTTP status {response.status} that is not the API server's: is something in front of it?"
-        outcome = Outcome.TEMPORARY if response.status == 401 else Outcome.PERMANENT
         reason = Reason(kind.__name__.removesuffix("Error"), words)
-        return kind(reason, outcome=outcome, status=response.status, answered=False)
+        return kind(
+            reason,
+            outcome=Outcome.TEMPORARY,
+            retry_after_s=retry_after_s,
+            status=response.status,
+            answered=False,
+        )
     return unexpected_answer(
         f"HTTP status {response.status} and no Kubernetes status in it", attempt, response.status, retry_after_s
     )

@@ -10,6 +10,10 @@ aiohttp by itself repeats an idempotent request (a DELETE, a PUT) when a kept co
 forbid that: the second sending within one request is refused and reported as ambiguous, for the caller alone knows
 what may be repeated.
 
+An answer is taken as it stands on the wire: compression is declined, and an answer that is compressed all the same is
+refused, for some kilobytes may inflate to gigabytes. Names are looked up by threads of their own where `threads` are
+given (`kube_names.py`).
+
 Example: `transport = await transport_from_kubeconfig(Path("eu-west-1a.kubeconfig"), context=None)`, then
 `await transport.request(Request("GET", "/version"))`.
 """
@@ -19,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,11 +34,13 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from yarl import URL
 
-from reconciler.shell.kubeconfig import Connection, KubeconfigError, SslContexts, load_connection
+from reconciler.shell.kube_names import NameResolver
+from reconciler.shell.kubeconfig import Connection, KubeconfigError, KubeconfigFiles, SslContexts, load_connection
 from reconciler.shell.transport import Request, Response, Stream, TransportError
 
 CONNECTIONS_PER_CLUSTER = 12
-MAX_BODY_BYTES = 512 * 1024 * 1024
+#: Of one answer. The largest is a page of LIST_PAGE_OBJECTS (500) objects, which may have 130 KiB each on average.
+MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_LINE_BYTES = 16 * 1024 * 1024
 UNQUOTED_IN_PATH = "/:@!$&'()*+,;=~-._"
 
@@ -76,7 +83,9 @@ class AiohttpTransport:
     max_connections: int = CONNECTIONS_PER_CLUSTER
     max_body_bytes: int = MAX_BODY_BYTES
     max_line_bytes: int = MAX_LINE_BYTES
+    threads: Executor | None = None
     _session: aiohttp.ClientSession | None = field(default=None, init=False)
+    _names: NameResolver | None = field(default=None, init=False)
     _closed: bool = field(default=False, init=False)
 
     async def request(self, request: Request) -> Response:
@@ -124,13 +133,15 @@ class AiohttpTransport:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+        if self._names is not None:
+            await self._names.close()
 
     async def _send(self, request: Request, progress: Progress) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Everything up to the moment aiohttp takes over; nothing is sent before the context is entered."""
         if self._closed:
             raise TransportError("the transport is closed", sent=False, asked=describe(request))
         authorization = await self.credentials.authorization()
-        headers = list(request.headers)
+        headers = [("Accept-Encoding", "identity"), *request.headers]
         if authorization is not None:
             headers.append(("Authorization", authorization))
         return self._opened().request(
@@ -154,14 +165,20 @@ class AiohttpTransport:
     def _opened(self) -> aiohttp.ClientSession:
         """The session, made at the first request because it belongs to the running loop."""
         if self._session is None:
+            self._names = None if self.threads is None else NameResolver(self.threads)
             trace = aiohttp.TraceConfig()
             trace.on_request_headers_sent.append(note_sent)
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self.max_connections, keepalive_timeout=60),
+                connector=aiohttp.TCPConnector(
+                    limit=self.max_connections,
+                    keepalive_timeout=60,
+                    resolver=self._names,
+                ),
                 # Our own timeout covers the whole exchange, aiohttp's would also end watches.
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
+                auto_decompress=False,
                 skip_auto_headers=("Accept-Encoding", "Content-Type", "User-Agent"),
                 trace_configs=[trace],
             )
@@ -171,6 +188,7 @@ class AiohttpTransport:
         """The body, up to a limit that protects our memory."""
         if answer.status == 401:
             self.credentials.rejected()
+        refuse_encoded(request, answer)
         parts: list[bytes] = []
         size = 0
         async for part in answer.content.iter_any():
@@ -184,6 +202,7 @@ class AiohttpTransport:
         """Split into lines without aiohttp's limit on their length; a last line without a newline was cut off."""
         if answer.status != 200:
             return
+        refuse_encoded(request, answer)
         rest: list[bytes] = []
         size = 0
         try:
@@ -213,6 +232,14 @@ async def note_sent(
     if progress.sent:
         raise RepeatRefusedError
     progress.sent = True
+
+
+def refuse_encoded(request: Request, answer: aiohttp.ClientResponse) -> None:
+    """Raise TransportError for an answer in an encoding that nobody asked for."""
+    encoding = answer.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        message = f"the answer is encoded as {encoding[:40]!r}, which was not asked for"
+        raise TransportError(message, sent=True, asked=describe(request))
 
 
 def describe(request: Request) -> str:
@@ -257,9 +284,12 @@ async def transport_from_kubeconfig(
     allow_files: bool = False,
     allow_insecure: bool = False,
     ssl_contexts: SslContexts | None = None,
+    files: KubeconfigFiles | None = None,
     max_connections: int = CONNECTIONS_PER_CLUSTER,
+    threads: Executor | None = None,
 ) -> AiohttpTransport:
-    """The transport to the cluster of one context of a kubeconfig; KubeconfigError names what is refused and why."""
+    """The transport to the cluster of one context of a kubeconfig; KubeconfigError names what is refused and why.
+    `threads` look names up, by default the loop's own."""
     connection, credentials = await load_connection(
         path,
         context,
@@ -267,5 +297,6 @@ async def transport_from_kubeconfig(
         allow_files=allow_files,
         allow_insecure=allow_insecure,
         ssl_contexts=ssl_contexts or SslContexts(),
+        files=files,
     )
-    return AiohttpTransport(connection, credentials, max_connections=max_connections)
+    return AiohttpTransport(connection, credentials, max_connections=max_connections, threads=threads)

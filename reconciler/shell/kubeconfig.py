@@ -10,6 +10,11 @@ client certificate through a private file that is removed at once. Contexts with
 context. Tokens from files and plugins are read anew every minute and after a 401, since they are short-lived. A
 client certificate from an exec plugin is read once: who sees it expire makes a new transport.
 
+Many clusters are often many contexts of one file: it is parsed once and again when it changes, and the official client
+is given a copy of the one context. What that client fails with, whatever it is, is one KubeconfigError: a broken
+plugin or an identity provider that is down makes one cluster unreachable and nothing else. A plugin that hangs is
+killed after PLUGIN_TIMEOUT_S.
+
 Example: `connection, credentials = await load_connection(path, None, ssl_contexts=SslContexts())`; then
 `await credentials.authorization()` is `"Bearer ..."`.
 """
@@ -21,7 +26,9 @@ import base64
 import binascii
 import copy
 import hashlib
+import os
 import ssl
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +39,24 @@ import yaml
 
 TOKEN_MAX_AGE_S = 60.0
 MAX_KUBECONFIG_BYTES = 4 * 1024 * 1024
+#: Shorter than any request waits, so that a plugin that hangs is gone before it is started again.
+PLUGIN_TIMEOUT_S = 15.0
+#: A plugin is run under this, for the official client would wait for it for ever and leave it behind when cancelled.
+#: What it started itself is killed with it, and its arguments are never printed: they may be credentials.
+PLUGIN_RUNNER = """
+import os, signal, subprocess, sys
+try:
+    process = subprocess.Popen(sys.argv[2:], start_new_session=True)
+except OSError as error:
+    sys.exit(f"it cannot be started: {error.strerror}")
+try:
+    sys.exit(process.wait(float(sys.argv[1])))
+except subprocess.TimeoutExpired:
+    os.killpg(process.pid, signal.SIGKILL)
+    sys.exit(f"it did not answer within {sys.argv[1]} s")
+"""
+#: libyaml where it is there: a file that takes it 50 ms holds up the event loop for seconds in pure Python.
+YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -155,19 +180,41 @@ class PluginCredentials:
 Credentials = FixedCredentials | TokenFileCredentials | PluginCredentials
 
 
-def read_document(path: Path) -> dict[str, Any]:
-    """The kubeconfig as a mapping."""
+@dataclass(slots=True)
+class KubeconfigFiles:
+    """Kubeconfigs as parsed, one version of each: read again when the file's identity, size or time changed."""
+
+    _parsed: dict[Path, tuple[tuple[int, ...], dict[str, Any] | KubeconfigError]] = field(default_factory=dict)
+
+    def document(self, path: Path) -> dict[str, Any]:
+        """The kubeconfig as a mapping, shared: not to be changed. A file that is wrong is not parsed again either."""
+        try:
+            # Opened first: what is read is what was looked at, even if another file takes the name meanwhile.
+            with path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                version = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+                known = self._parsed.get(path)
+                if known is None or known[0] != version:
+                    known = version, parsed_document(file.read(MAX_KUBECONFIG_BYTES + 1), path)
+                    self._parsed[path] = known
+        except OSError as error:
+            raise KubeconfigError(f"{path}: {error.strerror}") from error
+        if isinstance(known[1], KubeconfigError):
+            raise KubeconfigError(str(known[1])) from known[1]
+        return known[1]
+
+
+def parsed_document(content: bytes, path: Path) -> dict[str, Any] | KubeconfigError:
+    """A kubeconfig's content as a mapping, or why it is none."""
+    if len(content) > MAX_KUBECONFIG_BYTES:
+        return KubeconfigError(f"{path}: larger than {MAX_KUBECONFIG_BYTES} bytes")
     try:
-        if path.stat().st_size > MAX_KUBECONFIG_BYTES:
-            raise KubeconfigError(f"{path}: larger than {MAX_KUBECONFIG_BYTES} bytes")
-        document = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise KubeconfigError(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        document = yaml.load(content.decode(), YAML_LOADER)  # noqa: S506 - a safe loader, see YAML_LOADER
+    except (yaml.YAMLError, ValueError, RecursionError):
         # The parser's own text quotes the line, which may hold a token.
-        raise KubeconfigError(f"{path}: not valid YAML") from error
+        return KubeconfigError(f"{path}: not valid YAML")
     if not isinstance(document, dict):
-        raise KubeconfigError(f"{path}: not a kubeconfig: a mapping is expected")
+        return KubeconfigError(f"{path}: not a kubeconfig: a mapping is expected")
     return document
 
 
@@ -207,7 +254,12 @@ def refuse(
             raise KubeconfigError(f"{path}: `{name}` (impersonation) is not supported")
     if "proxy-url" in cluster and urlsplit(str(cluster["proxy-url"])).scheme not in ("http", "https"):
         raise KubeconfigError(f"{path}: `proxy-url` is not an http or https address")
-    server = urlsplit(str(cluster.get("server", "")))
+    if not isinstance(cluster.get("tls-server-name", ""), str):
+        raise KubeconfigError(f"{path}: `tls-server-name` is not a text")
+    try:
+        server = urlsplit(str(cluster.get("server", "")))
+    except ValueError as error:
+        raise KubeconfigError(f"{path}: `server` is not an address") from error
     if server.scheme not in ("http", "https") or not server.hostname or server.username or server.query:
         raise KubeconfigError(f"{path}: `server` is not an http or https address without user and query")
     if server.scheme == "http" and server.hostname not in LOOPBACK and not insecure:
@@ -229,45 +281,49 @@ def pem(entry: dict[str, Any], name: str, path: Path) -> bytes | None:
     return None
 
 
-def without_certificates(document: dict[str, Any]) -> dict[str, Any]:
-    """A copy without what we read ourselves: certificates, keys and token files."""
-    stripped = copy.deepcopy(document)
-    for section, inner_name, names in (
-        ("clusters", "cluster", ("certificate-authority",)),
-        ("users", "user", ("client-certificate", "client-key", "tokenFile")),
-    ):
-        for entry in stripped[section] if isinstance(stripped.get(section), list) else ():
-            inner = entry.get(inner_name) if isinstance(entry, dict) else None
-            if isinstance(inner, dict):
-                for name in names:
-                    inner.pop(name, None)
-                    inner.pop(f"{name}-data", None)
-    return stripped
+def for_official_client(
+    name: str, chosen: dict[str, Any], cluster: dict[str, Any], user: dict[str, Any]
+) -> dict[str, Any]:
+    """A kubeconfig of one context, copied (the client writes into it), without what we read ourselves: certificates,
+    keys and token files. Its plugin is run under PLUGIN_RUNNER."""
+    ours = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
+    left_out = {*ours, *(f"{one}-data" for one in ours)}
+    cluster, user = (
+        copy.deepcopy({key: value for key, value in entry.items() if key not in left_out}) for entry in (cluster, user)
+    )
+    plugin = user.get("exec")
+    if isinstance(plugin, dict) and "command" in plugin:
+        runner = ["-I", "-S", "-c", PLUGIN_RUNNER, str(PLUGIN_TIMEOUT_S)]
+        plugin["args"] = [*runner, plugin["command"], *(plugin.get("args") or ())]
+        plugin["command"] = sys.executable
+    return {
+        "contexts": [{"name": name, "context": dict(chosen)}],
+        "clusters": [{"name": chosen["cluster"], "cluster": cluster}],
+        "users": [{"name": chosen["user"], "user": user}] if chosen.get("user") else [],
+    }
 
 
 async def run_loader(loader: Any, configuration: Any, what: str) -> None:
-    """Let the official client read or renew credentials; its many kinds of errors become one that quotes nothing."""
-    from kubernetes.aio.config import ConfigException  # noqa: PLC0415 - imported on use, see official_loader
-
+    """Let the official client read or renew credentials; whatever it fails with becomes one error that quotes nothing.
+    It waits as long as it likes: the caller's timeout ends it."""
     try:
         await loader.load_and_set(configuration)
-    except (ConfigException, ValueError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:
         raise KubeconfigError(f"{what} cannot be loaded ({type(error).__name__})") from error
 
 
 async def official_loader(document: dict[str, Any], context: str, path: Path) -> tuple[Any, Any]:
-    """The official client's reading of users and clusters.
+    """The official client's reading of users and clusters, from a document of this one context that it may change.
 
     Imported here: the library costs a third of a second, and commands that speak to no cluster must not pay it."""
     from kubernetes.aio.client import Configuration  # noqa: PLC0415 - see above
-    from kubernetes.aio.config import ConfigException  # noqa: PLC0415 - see above
     from kubernetes.aio.config.kube_config import KubeConfigLoader  # noqa: PLC0415 - see above
 
     make_loader: Any = KubeConfigLoader
     configuration = Configuration()
     try:
-        loader = make_loader(without_certificates(document), active_context=context, config_base_path=str(path.parent))
-    except (ConfigException, ValueError, TypeError, KeyError, AttributeError) as error:
+        loader = make_loader(document, active_context=context, config_base_path=str(path.parent))
+    except Exception as error:
         raise KubeconfigError(f"{path}: context {context!r} cannot be loaded ({type(error).__name__})") from error
     await run_loader(loader, configuration, f"{path}: context {context!r}")
     return loader, configuration
@@ -300,9 +356,11 @@ async def load_connection(
     allow_files: bool = False,
     allow_insecure: bool = False,
     ssl_contexts: SslContexts,
+    files: KubeconfigFiles | None = None,
 ) -> tuple[Connection, Credentials]:
-    """Read one context of a kubeconfig."""
-    document = read_document(path)
+    """Read one context of a kubeconfig. Raises KubeconfigError, or OSError for a file that it names. `files` is shared
+    by all who read the same kubeconfig. May wait for a plugin or an identity provider: the timeout is the caller's."""
+    document = (files or KubeconfigFiles()).document(path)
     name = context or document.get("current-context")
     if not isinstance(name, str) or not name:
         raise KubeconfigError(f"{path}: no current-context; name one in the settings")
@@ -311,7 +369,7 @@ async def load_connection(
     user = named(document, "users", "user", chosen["user"], path) if chosen.get("user") else {}
     # Who may run programs may read files, too.
     refuse(cluster, user, path, execs=allow_exec, files=allow_files or allow_exec, insecure=allow_insecure)
-    loader, configuration = await official_loader(document, name, path)
+    loader, configuration = await official_loader(for_official_client(name, chosen, cluster, user), name, path)
 
     server = str(cluster["server"]).rstrip("/")
     ssl_context = tls_of(cluster, user, configuration, path, ssl_contexts) if server.startswith("https") else None

@@ -15,6 +15,8 @@ from reconciler.shell.ports import Notifier, Tx
 OUTBOX = "outbox"
 RETRY_START_S = 5.0
 RETRY_MAX_S = 600.0
+#: Doublings after which the wait is at its longest anyway: a power of every failure would outgrow a float one day.
+RETRY_DOUBLINGS_MAX = 10
 BATCH = 50
 
 
@@ -45,8 +47,8 @@ class OutboxUnit:
                 try:
                     await self._notifier.send(message.key, message.kind, message.body)
                 except OSError as error:
+                    delay_s = min(RETRY_START_S * 2 ** min(self._failures, RETRY_DOUBLINGS_MAX), RETRY_MAX_S)
                     self._failures += 1
-                    delay_s = min(RETRY_START_S * 2 ** (self._failures - 1), RETRY_MAX_S)
                     log = self._context.log
                     event(log, logging.WARNING, "outbox.failed", key=message.key, error=str(error), retry_s=delay_s)
                     return float(clock.now().monotonic + delay_s)

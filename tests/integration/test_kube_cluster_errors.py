@@ -278,6 +278,22 @@ TABLE: list[tuple[str, Response, Attempt, type[KubeError], str, Outcome]] = [
         Outcome.AMBIGUOUS,
     ),
     (
+        "a gateway's 401 page",
+        Response(401, {}, b"<html>log in</html>"),
+        WRITE,
+        errors.UnauthorizedError,
+        "Unauthorized",
+        Outcome.TEMPORARY,
+    ),
+    (
+        "a gateway's 403 page",
+        Response(403, {}, b"<html>Access denied: the identity provider does not answer</html>"),
+        WRITE,
+        errors.ForbiddenError,
+        "Forbidden",
+        Outcome.TEMPORARY,
+    ),
+    (
         "redirects are not followed",
         Response(302, {"location": "http://169.254.169.254/"}, b""),
         READ,
@@ -306,6 +322,15 @@ def test_what_an_answer_means(
     assert (type(error), error.reason.code, error.outcome) == (kind, code, outcome)
     assert error.status == answer.status
     assert error.reason.message
+
+
+@pytest.mark.parametrize("code", [401, 403, 502])
+def test_a_page_from_something_in_front_of_the_api_server_is_no_answer_of_it(code: int) -> None:
+    error = from_response(Response(code, {"retry-after": "7"}, b"<html>"), WRITE)
+    assert not error.answered
+    assert not error.permanent
+    assert error.retry_after_s == 7
+    assert from_response(status(403, "no", "Forbidden"), WRITE).answered
 
 
 def test_conflicting_fields_are_named_with_their_managers() -> None:

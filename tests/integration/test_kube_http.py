@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,7 +80,7 @@ class Listener:
             writer.close()
 
     @asynccontextmanager
-    async def running(self, **options: int) -> AsyncIterator[AiohttpTransport]:
+    async def running(self, **options: Any) -> AsyncIterator[AiohttpTransport]:
         """The listener, and a transport to it."""
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
