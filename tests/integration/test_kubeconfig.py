@@ -34,7 +34,7 @@ def written(directory: Path, cluster: dict[str, Any], user: dict[str, Any], **mo
     return path
 
 
-def loaded(path: Path, context: str | None = None, **allowed: bool) -> tuple[Connection, Credentials]:
+def loaded(path: Path, context: str | None = None, **allowed: Any) -> tuple[Connection, Credentials]:
     """The connection and credentials of one context."""
     return asyncio.run(load_connection(path, context, ssl_contexts=SslContexts(), **allowed))
 
