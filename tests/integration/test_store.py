@@ -253,6 +253,18 @@ def test_rollouts_by_each_filter_newest_first(db: Opened) -> None:
     assert db.read(lambda tx: tx.rollouts(active=False)) == [ended]
 
 
+def test_the_commit_of_a_release_is_that_of_the_newest_rollout_that_brought_it(db: Opened) -> None:
+    to = release()
+    first, second = (dataclasses.replace(rollout(name, (FIRST,)), revision=f"sha-of-{name}") for name in ("r1", "r2"))
+    db.write_all(
+        lambda tx: tx.insert_rollout(first, rows(first, to)),
+        lambda tx: tx.insert_rollout(second, rows(second, to)),
+    )
+    assert db.read(lambda tx: tx.revision_of(FIRST, to.digest)) == "sha-of-r2"
+    assert db.read(lambda tx: tx.revision_of(FIRST, "another")) == ""
+    assert db.read(lambda tx: tx.revision_of(SECOND, to.digest)) == ""
+
+
 def test_a_target_is_in_active_rollouts_until_they_end(db: Opened) -> None:
     old, new = rollout("z-old", (FIRST, SECOND)), rollout("a-new", (FIRST,))
     to = release()

@@ -46,6 +46,8 @@ QUESTIONS: list[tuple[Callable[[Tx], Any], str]] = [
     (lambda tx: tx.rollout_targets("r1"), "PRIMARY KEY (rollout=?)"),
     (lambda tx: tx.active_rows(APPLICATION), "ix_rollout_target_active (application=?)"),
     (lambda tx: tx.active_rows(), "ix_rollout_target_active"),
+    (lambda tx: tx.revision_of(TARGETS[0], "d"), "ix_rollout_target_release (to_digest=? AND cluster=?"),
+    (lambda tx: tx.failed_prunes(APPLICATION), "ix_intent_failed_prune (application=?)"),
     (lambda tx: tx.put_rollout_targets("r1", rows(rollout(), release())), "PRIMARY KEY (rollout=?"),
     (lambda tx: tx.intents(cluster="eu-0", pending=True), "ix_intent_pending (cluster=?)"),
     (

@@ -183,7 +183,7 @@ rollout_target = sa.Table(
     _real("baked_wall", nullable=True),
     _integer("active"),
     sa.Index("ix_rollout_target_active", "application", "cluster", sqlite_where=sa.text("active = 1")),
-    sa.Index("ix_rollout_target_release", "application", "cluster", "to_digest"),
+    sa.Index("ix_rollout_target_release", "to_digest", "cluster"),
     sqlite_with_rowid=False,
 )
 

@@ -316,4 +316,4 @@ def _create_rollout_target() -> None:
     op.create_index(
         "ix_rollout_target_active", "rollout_target", ["application", "cluster"], sqlite_where=sa.text("active = 1")
     )
-    op.create_index("ix_rollout_target_release", "rollout_target", ["application", "cluster", "to_digest"])
+    op.create_index("ix_rollout_target_release", "rollout_target", ["to_digest", "cluster"])
