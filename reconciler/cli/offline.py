@@ -37,11 +37,14 @@ from reconciler.core.objects import Scope
 from reconciler.core.parse import parse_file
 from reconciler.core.problems import Problem, Severity, has_errors
 from reconciler.core.schema import suggest
+from reconciler.core.values import clean_text
 from reconciler.core.waves import Resolved, as_json, resolve, unmatched_message
 from reconciler.core.yaml_dump import dump
 from reconciler.shell.git_urls import unsafe_path
 
 _YAML = (".yaml", ".yml", ".json")
+#: Of a line for people: names and values of strangers stand in it.
+PROBLEM_LENGTH_MAX = 2000
 _SKIPPED_DIRECTORIES = {".git", ".hg", ".svn"}
 
 
@@ -240,7 +243,7 @@ def _validate_application(application: Application, scope: Scope) -> list[Proble
 def problems_text(problems: Sequence[Problem]) -> str:
     """One line per problem, and a last one that counts them."""
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
-    lines = [str(problem) for problem in problems]
+    lines = [clean_text(str(problem), PROBLEM_LENGTH_MAX) for problem in problems]
     counted = f"{count(errors, 'error')}, {count(len(problems) - errors, 'warning')}"
     lines.append(counted if problems else "no problems")
     return "\n".join(lines) + "\n"

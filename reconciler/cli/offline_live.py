@@ -98,6 +98,9 @@ class FileDiff:
         differing = sum(part.action != "none" for part in self.objects)
         total = len(self.objects)
         yield f"{differing} of {total} object{'s' if total != 1 else ''} differ{'s' if differing == 1 else ''}"
+        for part in self.objects:
+            if part.verdict == "not-judgeable":
+                yield f"{clean_text(str(part.key))} could not be compared: it is being deleted"
 
 
 def diff_files(desired_file: str, desired: bytes, live_file: str, live: bytes) -> FileDiff:

@@ -30,6 +30,8 @@ def _head(plan: FleetPlan) -> str:
 
 def _effect(change_class: str, effect: str, state: str) -> str:
     words = {"": "", "none": "", "kept": ", state is kept", "lost": ", STATE IS LOST"}[state]
+    if not change_class and state == "lost":
+        return "a job is deleted, STATE IS LOST"
     return f"{change_class}: {effect}{words}" if change_class else "created or changed without a running job"
 
 

@@ -118,7 +118,7 @@ def _parse_known(document: Document, kind: str, name: str) -> Parsed:
     findings = check(schemas.SCHEMAS[kind], value)
     if not _errors(findings):
         findings += _CHECKS[kind](value.get("spec") or {})
-        findings += _own_annotations(value["metadata"])
+        findings += _own_marks(value["metadata"])
     problems = tuple(_problem(document, finding) for finding in findings)
     built = None if _errors(findings) else _BUILDERS[kind](document, findings)
     return Parsed(kind, name, document, built, problems)
@@ -128,16 +128,12 @@ def _errors(findings: list[Finding]) -> bool:
     return any(finding.severity is Severity.ERROR for finding in findings)
 
 
-def _own_annotations(metadata: Mapping[str, Any]) -> list[Finding]:
-    """An annotation of ours asks for something; none of them is acted upon in documents yet, so none is ignored."""
+def _own_marks(metadata: Mapping[str, Any]) -> list[Finding]:
+    """A label or annotation of ours asks for something; none is acted upon in documents yet, so none is ignored."""
     return [
-        Finding(
-            ("metadata", "annotations", name),
-            "unsupported",
-            f"the annotation {name!r} is not supported yet",
-            "remove it",
-        )
-        for name in metadata.get("annotations") or {}
+        Finding(("metadata", kind, name), "unsupported", f"the {kind[:-1]} {name!r} is not supported yet", "remove it")
+        for kind in ("labels", "annotations")
+        for name in metadata.get(kind) or {}
         if name.startswith(OWN_PREFIX)
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from reconciler.core.actions import Limits
 from reconciler.shell.board import Board
@@ -19,7 +19,8 @@ INTENTS = ("intents",)
 @dataclass(frozen=True, slots=True)
 class Context:
     """Ports and meeting places. `installation` is the id of this installation; `rollout_opened` starts the unit of a
-    rollout that was just stored."""
+    rollout that was just stored. `fleets` says which source has a fleet's name: applications are named by it, and two
+    sources that meant the same targets would take them from each other for ever."""
 
     store: Store
     clock: Clock
@@ -31,3 +32,4 @@ class Context:
     installation: str
     check_interval_s: float
     rollout_opened: Callable[[str], None]
+    fleets: dict[str, str] = field(default_factory=dict)

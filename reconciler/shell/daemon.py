@@ -11,7 +11,7 @@ it is made of is handed in: production adapters by `bootstrap.py`, simulated one
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -112,7 +112,7 @@ class Daemon:
     async def start(self) -> None:
         """Start every unit: active rollouts first, so that each is decided once whatever Git says."""
         ports, settings = self.ports, self.settings
-        installation, active = await ports.store.read("start", _at_start)
+        installation, active, fleets = await ports.store.read("start", lambda tx: _at_start(tx, ports.sources))
         self._context = Context(
             store=ports.store,
             clock=ports.clock,
@@ -124,6 +124,7 @@ class Daemon:
             installation=installation,
             check_interval_s=settings.check_interval_s,
             rollout_opened=self._start_rollout,
+            fleets=fleets,
         )
         self._releases = Releases(ports.store, installation)
         self.board.listening_since = ports.clock.now().monotonic
@@ -269,8 +270,11 @@ class Daemon:
             del self.board.verdicts[target]
 
 
-def _at_start(tx: Tx) -> tuple[str, list[str]]:
-    return tx.installation(), [rollout.id for rollout in reversed(tx.rollouts(active=True, limit=100_000))]
+def _at_start(tx: Tx, sources: Iterable[str]) -> tuple[str, list[str], dict[str, str]]:
+    """The installation, its active rollouts, and which of the configured sources had which fleet's name."""
+    rows = [row for name in sorted(sources, reverse=True) if (row := tx.source(name)) is not None and row.fleet]
+    active = [rollout.id for rollout in reversed(tx.rollouts(active=True, limit=100_000))]
+    return tx.installation(), active, {row.fleet: row.name for row in rows}
 
 
 def _waker(hub: Hub, unit: str, *dirty: str) -> Callable[[], None]:

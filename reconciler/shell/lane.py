@@ -96,6 +96,7 @@ class Lane:
     _kinds: dict[Target, tuple[GroupKind, ...]] = field(init=False, default_factory=dict)
     _told: dict[Target, TargetVerdict] = field(init=False, default_factory=dict)
     _was_heard: bool = field(init=False, default=False)
+    _heard_s: float = field(init=False, default=0.0)
     _busy: bool = field(init=False, default=False)
     _paced_for: tuple[str, ...] = field(init=False, default=())
     _started_at: float = field(init=False)
@@ -142,7 +143,14 @@ class Lane:
             self._unit.wake()
 
     def heard(self) -> None:
-        """The cluster answered. When it had not for long, everybody concerned looks again."""
+        """The cluster answered. When it had not for long, everybody concerned looks again; when it was only quiet, as
+        one is that nobody waited for, the rollouts that must not start on it unheard do."""
+        now_s = self.context.clock.now().monotonic
+        quiet = now_s - self._heard_s > 2 * self.context.check_interval_s
+        self._heard_s = now_s
+        if quiet and self._was_heard:
+            for unit in self.context.board.watchers_of_cluster(self.name):
+                self.context.hub.wake(unit)
         if not self._was_heard and self._unit is not None:
             self._was_heard = True
             self._retries.clear()

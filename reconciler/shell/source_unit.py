@@ -176,6 +176,7 @@ class SourceUnit:
         """Read and compile what changed at `sha`. Returns the applications whose releases, policy or state changed."""
         before = self.snapshot
         commit, snapshot = await self._reader.read(sha)
+        self._claim(snapshot.fleet)
         self.snapshot, self.commit = snapshot, commit
         self._on_clusters(self.name, snapshot.clusters)
         await self._context.store.transact(
@@ -186,6 +187,20 @@ class SourceUnit:
             changed |= await self._held_up()
         self._progress.behind(changed)
         return changed
+
+    def _claim(self, fleet: str) -> None:
+        """Have the fleet's name for this source, and no other any more. Raises SourceError if another one has it."""
+        fleets = self._context.fleets
+        owner = fleets.get(fleet, self.name)
+        if owner != self.name:
+            message = (
+                f"the fleet {fleet!r} is that of repository {owner!r}: a fleet's name is unique, rename one of them"
+            )
+            raise SourceError("FleetNameTaken", message)
+        for name in [name for name, source in fleets.items() if source == self.name]:
+            del fleets[name]
+        if fleet:
+            fleets[fleet] = self.name
 
     async def _held_up(self) -> set[str]:
         """Applications that wait until deletions are allowed again, and those whose rollouts may have targets to let

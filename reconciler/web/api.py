@@ -65,7 +65,10 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return refusal(status, error.code, error.message, error.hint)
     except web.HTTPException as error:
         return refusal(
-            error.status, "http", f"{request.method} {request.path}: {error.reason}", "see docs/guides/api.md"
+            error.status,
+            "http",
+            f"{request.method} {request.path}: {error.reason}",
+            "docs/design/0006-http-api.md lists what there is",
         )
     except StoreError as error:
         event(_LOG, logging.ERROR, "api.store_failed", path=request.path, error=str(error))

@@ -122,6 +122,16 @@ def test_another_policy_is_said_even_if_no_target_changes(fleet: Fleet) -> None:
     assert "policy quick -> slow: counts" in fleet.plan(before, last)[1]
 
 
+def test_a_job_that_is_deleted_is_not_called_a_creation(fleet: Fleet) -> None:
+    before = fleet.commit()
+    after = fleet.commit(APPLICATION.replace("IMAGE", "orders:1").replace("  - name: orders\n", "  - name: renamed\n"))
+    for form in ("text", "markdown"):
+        shown = fleet.plan(before, after, "-o", form)[1]
+        head = next(line for line in shown.splitlines() if line.startswith(("test/orders: ", "| `test/orders`")))
+        assert "a job is deleted" in head
+        assert "STATE IS LOST" in head
+
+
 def test_what_differs_between_clusters_is_grouped(fleet: Fleet) -> None:
     override = (
         "  - type: override\n    properties:\n      clusters: [c2]\n"

@@ -84,6 +84,8 @@ def test_an_application() -> None:
         (APP.replace("clusterLabelSelector: {env: prod}", "clusters: []"), "missing-field", 10),
         (APP[: APP.index("  policies")], "no-targets", 4),
         (APP + "  - {type: rollout, properties: {policy: a}}\n" * 2, "duplicate-name", 12),
+        (APP.replace("{team: payments}", "{reconciler.dev/owner: x}"),
+         "unsupported", 3),
         (APP + "  - {type: rollout}\n", "missing-field", 11),
         (APP + "  - {type: override, properties: {components: [{name: oders}]}}\n", "unknown-component", 11),
         (APP + "  - {type: override, properties: {components: [{name: orders}, {name: orders}]}}\n",

@@ -71,7 +71,9 @@ class Api:
 
 
 @asynccontextmanager
-async def api(directory: Path, *, fleets: int = 1, token_file: Path | None = None) -> AsyncIterator[Api]:
+async def api(
+    directory: Path, *, fleets: int = 1, token_file: Path | None = None, one_name: bool = False
+) -> AsyncIterator[Api]:
     """A daemon with so many repositories, each a fleet with the application "orders", on one simulated cluster."""
     loop = asyncio.get_running_loop()
     cluster = SimCluster("a1", WallClock(1, loop), timings=FAST)
@@ -81,7 +83,7 @@ async def api(directory: Path, *, fleets: int = 1, token_file: Path | None = Non
         name = f"fleet-{number}"
         application = APPLICATION.replace("IMAGE", "orders:1").replace("namespace: orders", f"namespace: {name}")
         files = {
-            "fleet.yaml": FLEET.replace("name: test", f"name: {name}"),
+            "fleet.yaml": FLEET.replace("name: test", "name: fleet-0" if one_name else f"name: {name}"),
             "policies/rollout.yaml": POLICY.replace("ON_FAILURE", "halt"),
             "apps/orders/app.yaml": application,
             "clusters/a1.yaml": cluster_document("a1"),
@@ -109,6 +111,33 @@ async def api(directory: Path, *, fleets: int = 1, token_file: Path | None = Non
         assert await assembly.close() == ()
         cluster.stop()
     assert not failures, failures
+
+
+def test_two_repositories_with_one_fleets_name(tmp_path: Path) -> None:
+    """They would take each other's targets for ever: the second one is refused, and says so."""
+
+    async def main() -> None:
+        async with api(tmp_path, fleets=2, one_name=True) as found:
+            daemon = found.assembly.daemon
+
+            async def refused() -> bool:
+                return any(source.failure is not None for source in daemon.sources.values())
+
+            await found.until(refused)
+            (loser,) = [source for source in daemon.sources.values() if source.failure is not None]
+            assert loser.failure is not None
+            assert loser.failure.code == "FleetNameTaken"
+            assert loser.snapshot is None
+
+            async def opened() -> bool:
+                _, answer = await found.get("/api/v1/rollouts")
+                return [row["application"] for row in answer["rollouts"]] == ["fleet-0/orders"]
+
+            await found.until(opened)
+            await asyncio.sleep(1.0)  # some polls of either
+            assert await opened()
+
+    asyncio.run(main())
 
 
 def test_answers_and_refusals(tmp_path: Path) -> None:

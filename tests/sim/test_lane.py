@@ -216,6 +216,24 @@ def test_what_may_have_been_written_is_read_before_it_is_written_again() -> None
     play_fleet(story, plan=plan)
 
 
+def test_a_fleet_in_which_nothing_happened_for_long_starts_at_once() -> None:
+    """A quiet cluster is asked once, and its answer starts the rollout that waited to hear from it."""
+
+    async def story(world: World) -> None:
+        patient = {f"clusters/c{number}.yaml": cluster_file(f"c{number}", "eu", "rest") for number in range(2)}
+        longer = {path: text.replace("staleAfter: 1m", "staleAfter: 3m") for path, text in patient.items()}
+        assert longer != patient
+        world.repository.commit(longer, "patience")
+        await world.sleep(1500)
+        world.repository.commit({"apps/app0/app.yaml": application_file("app0", "2.0")}, "two")
+        (before,) = world.ask(lambda tx: tx.rollouts(limit=1))
+        await world.until(lambda: world.ask(lambda tx: tx.rollouts(limit=1)) != [before], 120, every_s=0.5)
+        waited_s = await world.until(lambda: image(world, "c0", "app0") == "2.0", 120, every_s=0.5)
+        assert waited_s <= 3.0
+
+    play_fleet(story, settings=DaemonSettings(check_interval_s=10.0))
+
+
 def test_a_write_limit_holds_up_the_lane_and_is_asked_once_a_token() -> None:
     """A hundred targets that wait for one token are not a hundred reads."""
     count: Counter[str] = Counter()
