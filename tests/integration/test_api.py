@@ -204,13 +204,15 @@ async def declared(client: Api, number: int) -> bool:
 def test_what_waits_says_why(tmp_path: Path) -> None:
     async def main() -> None:
         async with api(tmp_path) as client:
+            found: dict[str, Any] = {}
 
             async def waits_for_the_other() -> bool:
-                _, found = await client.get("/api/v1/explain", app="orders", cluster="c-nowhere")
-                return bool(found.get("reason") == "ClusterUnreachable" and found["state"] == "Unreachable")
+                # Before its rollout is there, and after the canary has baked; in between it waits for the canary.
+                _, answer = await client.get("/api/v1/explain", app="orders", cluster="c-nowhere")
+                found.update(answer)
+                return bool(answer.get("reason") == "ClusterUnreachable" and answer["state"] == "Unreachable")
 
             await client.until(waits_for_the_other)
-            _, found = await client.get("/api/v1/explain", app="orders", cluster="c-nowhere")
             assert set(found) >= {
                 "application", "cluster", "revision", "state", "blocked_by", "reason", "message", "recheck_at",
             }  # fmt: skip
