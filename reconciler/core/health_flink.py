@@ -358,22 +358,34 @@ def observed_generation(manifest: Mapping[str, Any]) -> int | None:
 def _derived_lifecycle(status: Mapping[str, Any]) -> str:
     """lifecycleState as newer operators derive it; "" if there is nothing to derive it from."""
     reconciliation = map_at(status, "reconciliationStatus")
-    if not reconciliation:
-        return ""
-    state = text_at(reconciliation, "state")
+    state, job = text_at(reconciliation, "state"), text_at(map_at(status, "jobStatus"), "state")
     last = text_at(reconciliation, "lastReconciledSpec")
     if not last:
-        return "FAILED" if status.get("error") else "CREATED"
+        return _lifecycle_of_job(status, state, job)
     if state in ("UPGRADING", "ROLLING_BACK"):
         return state
     parsed = _json_map(last)
     if text_at(map_at(parsed, "spec", "job") or map_at(parsed, "job"), "state") == "suspended":
         return "SUSPENDED"
-    if text_at(map_at(status, "jobStatus"), "state") == "FAILED":
+    if job == "FAILED":
         return "FAILED"
     if state == "ROLLED_BACK":
         return state
     return "STABLE" if last == text_at(reconciliation, "lastStableSpec") else "DEPLOYED"
+
+
+def _lifecycle_of_job(status: Mapping[str, Any], state: str, job: str) -> str:
+    """The same where the operator does not say what it last reconciled: what its job does is all there is."""
+    if job == "FAILED" or (status.get("error") and job != "RUNNING"):
+        return "FAILED"
+    if state in ("UPGRADING", "ROLLING_BACK", "ROLLED_BACK"):
+        return state
+    job_manager = text_at(status, "jobManagerDeploymentStatus")
+    if job == "RUNNING" or (not job and job_manager == "READY"):
+        return "STABLE"
+    if job or job_manager or state == "DEPLOYED":
+        return "DEPLOYED"
+    return "CREATED" if state or map_at(status, "reconciliationStatus") else ""
 
 
 def _json_map(text: str) -> Mapping[str, Any]:
