@@ -22,14 +22,18 @@ from reconciler.core.documents import Cluster
 from reconciler.core.fleet_model import FleetSettings, FleetSnapshot
 from reconciler.core.inventory import prunable
 from reconciler.core.model import (
+    SETTLED_STATES,
     Assignment,
     ClusterView,
     InventoryItem,
     Now,
     Reason,
+    Rollout,
     RolloutKind,
     RolloutState,
+    RolloutTarget,
     Target,
+    TargetState,
     TargetVerdict,
 )
 from reconciler.core.observation import IntentSummary, Observation
@@ -352,7 +356,7 @@ class SourceUnit:
             unproven=unproven_targets(tx, application, assignments, rows),
             blocked_clusters=snapshot.blocked_clusters if snapshot is not None else {},
             stopped=frozenset(rollout.id for rollout in active if rollout.state is not RolloutState.ACTIVE),
-            catching_up=next((rollout.id for rollout in active if rollout.kind is RolloutKind.CATCH_UP), ""),
+            catching_up=catching_up(active, rows),
             deletions_allowed=snapshot is not None and snapshot.deletions_allowed,
             deletes_max=min(deletes, self._context.limits.deletes_per_commit),
         )
@@ -362,6 +366,14 @@ class SourceUnit:
         assert self.good is not None
         interval_s = self._context.check_interval_s
         return open_rollout(tx, self.name, self.good.sha, self.snapshot, application, found, interval_s, now)
+
+
+def catching_up(active: Iterable[Rollout], rows: Mapping[Target, list[tuple[str, RolloutTarget]]]) -> str:
+    """The id of the catch-up under `active` that the others wait for, "" if there is none. One whose clusters are away
+    again has nothing on its way: who returned meanwhile does not wait for them."""
+    stand_still = SETTLED_STATES | {TargetState.UNREACHABLE, TargetState.BLOCKED}
+    moving = {rollout_id for pairs in rows.values() for rollout_id, row in pairs if row.state not in stand_still}
+    return next((each.id for each in active if each.kind is RolloutKind.CATCH_UP and each.id in moving), "")
 
 
 def _pending(tx: Tx, application: str) -> dict[Target, IntentSummary]:
