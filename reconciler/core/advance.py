@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from reconciler.core.actions import Abandon, Baked, Step
-from reconciler.core.heal import RESTARTING_KINDS
+from reconciler.core.heal import RESTARTING_KINDS, is_ownership_only
 from reconciler.core.model import (
     Health,
     Now,
@@ -204,7 +204,7 @@ def _bake(row: RolloutTarget, verdict: TargetVerdict | None, now: Now, timing: T
         return None  # Nothing new was seen.
     row, added = accrue(row, verdict.observed_at, now, timing)
     # First: a restart that somebody's edit explains is no flapping.
-    if verdict.sync is not Sync.IN_SYNC:
+    if verdict.sync is not Sync.IN_SYNC and not is_ownership_only(verdict):
         reason = Reason("OutOfSync", "live was changed while it baked; the bake starts again")
         return Step(row.target, replace(row, bake_s=0.0, state=TargetState.PROGRESSING, reason=reason))
     if verdict.job_ids != row.job_ids or verdict.restarts != row.restarts:

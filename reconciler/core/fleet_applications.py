@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from reconciler.core.apply_rules import DEFAULT_RULES, ApplyRules
 from reconciler.core.compile import Compiled, Inputs, compile_application, compile_directory
 from reconciler.core.documents import Cluster, Fleet, RolloutPolicy
 from reconciler.core.fleet_candidates import Candidate, find
@@ -147,7 +148,12 @@ def _serve(name: str, candidate: Candidate, entry: Entry, shared: Shared) -> Com
     policy_name = (candidate.application.rollout if candidate.application else None) or shared.fleet.rollout
     policy = shared.policies.get(policy_name)
     last = entry.last
-    same = last is not None and last.targets is entry.compiled.by_cluster and last.policy is policy
+    same = (
+        last is not None
+        and last.targets is entry.compiled.by_cluster
+        and last.policy is policy
+        and last.apply == _apply_rules(candidate)
+    )
     if last is not None and same and policy_name not in shared.blocked_policies:
         # The same compilation was shown before, for the same clusters and under the same policy.
         return last
@@ -178,6 +184,7 @@ def _serve(name: str, candidate: Candidate, entry: Entry, shared: Shared) -> Com
         policy=policy,
         files=candidate.files,
         problems=tuple(problems),
+        apply=_apply_rules(candidate),
     )
     return entry.last if entry.last == application else application
 
@@ -212,7 +219,14 @@ def _blocked(
         files=candidate.files,
         problems=problems,
         blocked=reason,
+        apply=last.apply if last else DEFAULT_RULES,
     )
+
+
+def _apply_rules(candidate: Candidate) -> ApplyRules:
+    if candidate.application is not None:
+        return candidate.application.apply
+    return candidate.rule.apply if candidate.rule is not None else DEFAULT_RULES
 
 
 # ---- objects that two applications claim ---------------------------------------------------------------------------

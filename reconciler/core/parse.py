@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from reconciler.core import schemas
+from reconciler.core.apply_rules import DEFAULT_RULES, rules_of
 from reconciler.core.documents import (
     EVERY_CLUSTER,
     OAM_VERSION,
@@ -40,7 +41,14 @@ from reconciler.core.schema import Finding, check, suggest
 from reconciler.core.yaml_kube import Document, Loaded, Path, load
 
 _OWN_KINDS = {"Fleet", "Cluster", "RolloutPolicy", "TraitDefinition", *schemas.LATER_KINDS}
-_POLICY_SCHEMAS = {"topology": schemas.TOPOLOGY, "override": schemas.OVERRIDE, "rollout": schemas.ROLLOUT}
+_POLICY_SCHEMAS = {
+    "topology": schemas.TOPOLOGY,
+    "override": schemas.OVERRIDE,
+    "rollout": schemas.ROLLOUT,
+    "apply": schemas.APPLY,
+}
+#: Policies of which an application has one: two would say different things.
+_SINGLE_POLICIES = frozenset({"rollout", "apply"})
 
 
 def parse_file(file: str, content: bytes) -> tuple[tuple[Parsed, ...], tuple[Problem, ...]]:
@@ -172,7 +180,7 @@ def _check_cluster(spec: Mapping[str, Any]) -> list[Finding]:
 def _check_application(spec: Mapping[str, Any]) -> list[Finding]:
     findings = _check_components(spec["components"])
     names = [component["name"] for component in spec["components"]]
-    seen_rollout = has_topology = False
+    seen: set[str] = set()
     for index, policy in enumerate(spec.get("policies") or ()):
         at: Path = ("spec", "policies", index)
         kind = policy["type"]
@@ -188,15 +196,14 @@ def _check_application(spec: Mapping[str, Any]) -> list[Finding]:
         if wrong:
             continue
         if kind == "topology":
-            has_topology = True
             findings += _selection_findings(properties, at, needed=True)
         elif kind == "override":
             findings += _selection_findings(properties, at, needed=False)
             findings += _check_override(properties, at, names)
-        elif seen_rollout:
-            findings.append(Finding(at, "duplicate-name", "a second rollout policy", "keep one of the two"))
-        seen_rollout |= kind == "rollout"
-    if not has_topology and not any(finding.severity is Severity.ERROR for finding in findings):
+        elif kind in _SINGLE_POLICIES and kind in seen:
+            findings.append(Finding(at, "duplicate-name", f"a second {kind} policy", "keep one of the two"))
+        seen.add(kind)
+    if "topology" not in seen and not any(finding.severity is Severity.ERROR for finding in findings):
         hint = "add {type: topology, properties: {clusterLabelSelector: {...}}} to spec.policies"
         findings.append(Finding(("spec",), "no-targets", "the application names no clusters", hint))
     return findings
@@ -263,6 +270,7 @@ def _build_fleet(document: Document, _findings: list[Finding]) -> Fleet:
             selection=_selection(rule),
             namespace=rule.get("namespace"),
             create_namespace=bool(rule.get("createNamespace")),
+            apply=rules_of(rule.get("apply") or {}),
             at=("spec", "directories", index),
         )
         for index, rule in enumerate(spec.get("directories") or ())
@@ -311,6 +319,7 @@ def _build_application(document: Document, _findings: list[Finding]) -> Applicat
     topologies, overrides = [], []
     rollout: str | None = None
     rollout_at: Path = ("metadata", "name")
+    apply = DEFAULT_RULES
     for index, policy in enumerate(spec.get("policies") or ()):
         properties = policy.get("properties") or {}
         at = ("spec", "policies", index, "properties")
@@ -319,6 +328,8 @@ def _build_application(document: Document, _findings: list[Finding]) -> Applicat
             topologies.append(Topology(_selection(properties), properties.get("namespace"), create, at))
         elif policy["type"] == "override":
             overrides.append(Override(_selection(properties), _component_overrides(properties, at), at))
+        elif policy["type"] == "apply":
+            apply = rules_of(properties)
         else:
             rollout, rollout_at = properties["policy"], (*at, "policy")
     return Application(
@@ -329,6 +340,7 @@ def _build_application(document: Document, _findings: list[Finding]) -> Applicat
         overrides=tuple(overrides),
         rollout=rollout,
         rollout_at=rollout_at,
+        apply=apply,
         document=document,
     )
 

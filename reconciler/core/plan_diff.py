@@ -136,6 +136,15 @@ def declared_changes(old: Manifest, new: Manifest) -> tuple[Change, ...]:
     return tuple(change_of(new, finding) for finding in findings)
 
 
+def changed_by(live: Manifest, after: Manifest) -> tuple[Change, ...]:
+    """What a write changes or, `after` being the answer to a dry-run, would; () if that is only who owns what."""
+    parts = [{name: value for name, value in manifest.items() if name != "status"} for manifest in (live, after)]
+    try:
+        return declared_changes(*parts)
+    except RecursionError:
+        return ()
+
+
 _CONFIGURATION: Place = ("spec", "flinkConfiguration")
 
 

@@ -37,7 +37,7 @@ from reconciler.shell.limiter import WriteLimits
 from reconciler.shell.live import GroupKind, NotSeen
 from reconciler.shell.logs import event
 from reconciler.shell.observe import Kind, Observer
-from reconciler.shell.perform import Later, perform
+from reconciler.shell.perform import Later, Wanted, perform
 from reconciler.shell.ports import Tx
 from reconciler.shell.releases import Releases
 
@@ -63,11 +63,12 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What the store says of this cluster."""
+    """What the store says of this cluster. `rules` are those of applications that have some, as text."""
 
     assignments: list[Assignment]
     intents: list[Intent]
     inventory: list[InventoryItem]
+    rules: dict[str, str]
 
 
 def lane_name(cluster: str) -> str:
@@ -93,6 +94,7 @@ class Lane:
     #: Something may have been sent, and nobody knows what came of it: read again before anything else is written there.
     _in_doubt: set[Target] = field(init=False, default_factory=set)
     _assigned: dict[Target, Assignment] = field(init=False, default_factory=dict)
+    _rules: dict[str, str] = field(init=False, default_factory=dict)
     _kinds: dict[Target, tuple[GroupKind, ...]] = field(init=False, default_factory=dict)
     _told: dict[Target, TargetVerdict] = field(init=False, default_factory=dict)
     _was_heard: bool = field(init=False, default=False)
@@ -212,16 +214,18 @@ class Lane:
             tx.assignments(cluster=self.name),
             tx.intents(cluster=self.name, pending=True),
             tx.inventory_of_cluster(self.name),
+            tx.apply_rules_of_cluster(self.name),
         )
 
     async def _take_in(self, loaded: Loaded) -> None:
         """Follow what is assigned now: which objects are judged against which release, and which kinds are watched."""
         self._assigned = {row.target: row for row in loaded.assignments if row.digest}
+        self._rules = loaded.rules
         self._in_doubt &= self._assigned.keys()
         kinds: set[Kind] = set()
         of_target: dict[Target, set[GroupKind]] = {}
         for target, assignment in sorted(self._assigned.items()):
-            sent = await self.releases.sent(assignment.digest, assignment.source)
+            sent = await self.releases.sent(assignment.digest, assignment.source, self._rules_of(target))
             self.judging.assign(target, sent)
             for key, manifest in sent.objects.items():
                 kinds.add(Kind(str(manifest["apiVersion"]), key.kind))
@@ -311,20 +315,13 @@ class Lane:
     async def _perform_one(
         self, intent: Intent, item: InventoryItem | None, *, trust_cache: bool
     ) -> IntentResult | Later:
-        source = self._source_of(intent)
-        sent = await self.releases.sent(intent.digest, source)
+        sent = await self.releases.sent(intent.digest, self._source_of(intent), self._rules_of(intent.target))
         manifest = sent.objects.get(intent.key) if intent.verb is Verb.APPLY else None
         cached = self.observer.live(intent.key) if trust_cache and manifest is not None else None
-        outcome = await perform(
-            intent,
-            manifest,
-            item,
-            sent.owner,
-            self.kube,
-            self.observer,
-            lambda: self._permit(intent),
-            known=None if isinstance(cached, NotSeen) else cached,
-        )
+        known = None if isinstance(cached, NotSeen) else cached
+        wanted = Wanted(manifest, item, sent.owner, sent.rules, sent.by_object.get(intent.key), known)
+        now_wall = self.context.clock.now().wall
+        outcome = await perform(intent, wanted, self.kube, self.observer, lambda: self._permit(intent), now_wall)
         result = "later" if isinstance(outcome, Later) else str(outcome.state)
         self.context.metrics.add("intents", verb=str(intent.verb), outcome=result)
         if isinstance(outcome, Later) or outcome.reason is not None:
@@ -338,6 +335,9 @@ class Lane:
                 reason=str(outcome.reason),
             )
         return outcome
+
+    def _rules_of(self, target: Target) -> str:
+        return self._rules.get(target.application, "")
 
     def _source_of(self, intent: Intent) -> str:
         assignment = self._assigned.get(intent.target)

@@ -27,6 +27,7 @@ from reconciler.core.model import (
     ClusterView,
     InventoryItem,
     Now,
+    ObjectKey,
     Reason,
     Rollout,
     RolloutKind,
@@ -38,14 +39,14 @@ from reconciler.core.model import (
 )
 from reconciler.core.observation import IntentSummary, Observation
 from reconciler.core.waves import UnmatchedTargetsError
-from reconciler.shell.context import Context
+from reconciler.shell.context import INTENTS, Context
 from reconciler.shell.fleet_reader import FleetReader, changed_applications
 from reconciler.shell.hub import Unit
 from reconciler.shell.logs import event
 from reconciler.shell.open_rollout import open_rollout, unproven_targets
 from reconciler.shell.ports import AuditRow, Commit, Source, SourceError, SourceRow, Tx
 from reconciler.shell.progress import Progress
-from reconciler.shell.record import ledgers_for, record_decision
+from reconciler.shell.record import heals_of, ledgers_for, record_decision, report_only
 from reconciler.shell.rollout_unit import owner_of
 
 #: What a source is woken with besides names of applications (which contain a slash and never begin like this).
@@ -183,10 +184,13 @@ class SourceUnit:
         self._claim(snapshot.fleet)
         self.snapshot, self.commit = snapshot, commit
         self._on_clusters(self.name, snapshot.clusters)
-        await self._context.store.transact(
+        written = await self._context.store.transact(
             f"revision:{self.name}", lambda tx: self._store_revision(tx, commit, snapshot)
         )
-        changed = changed_applications(before, snapshot)
+        for name in written:
+            for cluster in sorted(snapshot.applications[name].targets if name in snapshot.applications else ()):
+                self._context.hub.wake(f"lane:{cluster}", INTENTS)
+        changed = changed_applications(before, snapshot) | set(written)
         if before is not None and snapshot.deletions_allowed and not before.deletions_allowed:
             changed |= await self._held_up()
         self._progress.behind(changed)
@@ -219,7 +223,19 @@ class SourceUnit:
         active = await self._context.store.read("active", lambda tx: tx.rollouts(source=self.name, active=True))
         return names | {rollout.application for rollout in active}
 
-    def _store_revision(self, tx: Tx, commit: Commit, snapshot: FleetSnapshot) -> None:
+    def _store_revision(self, tx: Tx, commit: Commit, snapshot: FleetSnapshot) -> list[str]:
+        """Note the commit, and how objects are written from now on. Returns the applications whose rules changed."""
+        self._note_revision(tx, commit, snapshot)
+        known = tx.apply_rules_of_source(self.name)
+        asked = {name: application.apply.as_text() for name, application in snapshot.applications.items()}
+        # One that is not there may be missing by mistake: then what it had said of writing still holds.
+        names = asked.keys() | known.keys() if snapshot.deletions_allowed else asked.keys()
+        written = [name for name in sorted(names) if known.get(name, "") != asked.get(name, "")]
+        for name in written:
+            tx.put_apply_rules(name, self.name, asked.get(name, ""))
+        return written
+
+    def _note_revision(self, tx: Tx, commit: Commit, snapshot: FleetSnapshot) -> None:
         now = self._context.clock.now()
         row = tx.source(self.name) or SourceRow(self.name)
         if row.last_attempted == commit.sha:
@@ -269,7 +285,7 @@ class SourceUnit:
         if outcome.recheck_at is not None:
             self._rechecks[application] = outcome.recheck_at
         for cluster in sorted(outcome.lanes):
-            context.hub.wake(f"lane:{cluster}", ("intents",))
+            context.hub.wake(f"lane:{cluster}", INTENTS)
         for rollout_id in sorted(outcome.taken_over):
             context.hub.wake(owner_of(rollout_id))
         if outcome.opened is not None:
@@ -292,7 +308,7 @@ class SourceUnit:
         now: Now,
     ) -> _Outcome:
         """Gather, decide, admit, record: inside one transaction."""
-        facts = self._gather(tx, application, targets, verdicts, clusters)
+        facts = self._gather(tx, application, targets, verdicts, clusters, now)
         found = decide_application(facts, now)
         context = self._context
         commit = f"{self.name}/{facts.revision}"
@@ -329,6 +345,7 @@ class SourceUnit:
         targets: list[Target],
         verdicts: Mapping[Target, TargetVerdict],
         clusters: Mapping[str, ClusterView],
+        now: Now,
     ) -> ApplicationFacts:
         snapshot = self.snapshot
         compiled = snapshot.applications.get(application) if snapshot is not None else None
@@ -348,11 +365,19 @@ class SourceUnit:
             revision=self.good.sha if self.good is not None else "",
             goals=dict(compiled.targets) if compiled is not None and blocked is None else {},
             blocked=blocked,
-            seen=Observation(verdicts, clusters, assignments, _pending(tx, application)),
+            seen=Observation(
+                verdicts,
+                clusters,
+                assignments,
+                _pending(tx, application),
+                report_only=report_only(tx, [application]),
+                heals=heals_of(tx, verdicts, now),
+            ),
             rows=rows,
             quarantined={row.digest: row.rollout for row in tx.quarantined(application)},
             prunable=_prunable(tx, application, assignments),
             prune_failed=_failed_prunes(tx, application, assignments),
+            declared_clusters=frozenset(snapshot.clusters) if snapshot is not None else frozenset(),
             unproven=unproven_targets(tx, application, assignments, rows),
             blocked_clusters=snapshot.blocked_clusters if snapshot is not None else {},
             stopped=frozenset(rollout.id for rollout in active if rollout.state is not RolloutState.ACTIVE),
@@ -398,10 +423,16 @@ def _prunable(
 
 
 def _failed_prunes(tx: Tx, application: str, assignments: Mapping[Target, Assignment]) -> dict[Target, Reason]:
-    """Deletions that were refused for the release that is still assigned: they are not tried again by themselves."""
-    return {
-        intent.target: Reason("PruneFailed", intent.reason.message)
-        for intent in tx.failed_prunes(application)
-        if intent.target in assignments and assignments[intent.target].digest == intent.digest
-        if intent.reason is not None
-    }
+    """Deletions that were refused for the release that is still assigned: they are not tried again by themselves. What
+    has gone since by itself is not in the inventory any more, and holds nothing up."""
+    found: dict[Target, Reason] = {}
+    inventories: dict[Target, set[ObjectKey]] = {}
+    for intent in tx.failed_prunes(application):
+        target = intent.target
+        if target not in assignments or assignments[target].digest != intent.digest or intent.reason is None:
+            continue
+        if target not in inventories:
+            inventories[target] = {item.key for item in tx.inventory(target)}
+        if intent.key in inventories[target]:
+            found[target] = Reason("PruneFailed", intent.reason.message)
+    return found

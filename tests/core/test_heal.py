@@ -10,7 +10,7 @@ import pytest
 from reconciler.core.actions import Apply, Step, Wait
 from reconciler.core.heal import HEAL_DELAY_MAX_S, HEAL_FORGET_S, decide_heal, heal_delay_s
 from reconciler.core.model import Assignment, ClusterView, RolloutState, Sync, TargetState
-from reconciler.core.observation import IntentSummary
+from reconciler.core.observation import IntentSummary, Observation
 from tests.core.decisions import CONFIG, NEW, OLD, Fleet, applies, flown, part, target_of, time_at, verdict, wave
 
 TARGET = target_of("c0")
@@ -21,7 +21,15 @@ DRIFTED = verdict("c0", OLD, 1000.0, sync=Sync.DIFFERS)
 
 def heal(assignment: Assignment = ASSIGNED, found: Any = DRIFTED, **more: Any) -> Step | Wait | None:
     values: dict[str, Any] = {"cluster": CLUSTER, "pending": 0, "now": time_at(1000.0), **more}
-    return decide_heal(assignment, found, values["cluster"], values["pending"], values["now"])
+    seen = Observation(
+        {TARGET: found} if found is not None else {},
+        {"c0": values["cluster"]} if values["cluster"] is not None else {},
+        {TARGET: assignment},
+        {TARGET: IntentSummary(values["pending"])},
+        report_only=frozenset(values.get("report_only", ())),
+        heals={TARGET: values.get("heals", {})},
+    )
+    return decide_heal(assignment, seen, values["now"])
 
 
 @pytest.mark.parametrize(
