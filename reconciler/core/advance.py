@@ -217,7 +217,9 @@ def _bake(row: RolloutTarget, verdict: TargetVerdict | None, now: Now, timing: T
     if has_nothing_to_bake(verdict):
         return _succeeded(row, now, verdict.reason)  # it ran to its end while it baked
     row = replace(row, bake_s=row.bake_s + added, reason=None)
-    return _succeeded(row, now, None) if row.bake_s >= timing.bake_s else Step(row.target, row)
+    # Where only the record of owners differs, the bake goes on; it ends once that is repaired.
+    done = row.bake_s >= timing.bake_s and verdict.sync is Sync.IN_SYNC
+    return _succeeded(row, now, None) if done else Step(row.target, row)
 
 
 def _reset(row: RolloutTarget, reason: Reason, verdict: TargetVerdict, state: TargetState) -> Step:

@@ -76,7 +76,7 @@ def decide_heal(
     verdict, cluster = seen.verdicts.get(target), seen.clusters.get(target.cluster)
     if verdict is None or not assignment.digest or verdict.digest != assignment.digest:
         return None
-    if verdict.sync is Sync.IN_SYNC and assignment.contested:
+    if assignment.contested and (verdict.sync is Sync.IN_SYNC or is_ownership_only(verdict)):
         return Step(target, None, (Contested(target, ""),))
     summary = seen.intents.get(target)
     if verdict.sync not in (Sync.DIFFERS, Sync.MISSING) or (summary is not None and summary.pending):

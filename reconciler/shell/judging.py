@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from reconciler.core.as_sent import as_sent
 from reconciler.core.diff import content_digest, same_after_dry_run
 from reconciler.core.digest import digest_of
+from reconciler.core.explain_diff import Change
 from reconciler.core.health import Thresholds
 from reconciler.core.judge import Answer, Seen, is_disabled, judge, judge_target
 from reconciler.core.model import (
@@ -74,6 +75,7 @@ class Judging:
         self._unwell: dict[Target, float] = {}
         self._dropped: set[Target] = set()
         self._answers: dict[tuple[str, ...], _Remembered] = {}
+        self._server_says: dict[tuple[Target, ObjectKey], tuple[Change, ...]] = {}
         self._wall_at_zero_s: float | None = None
 
     def load(self, facts: dict[tuple[Target, ObjectKey], Facts]) -> None:
@@ -90,6 +92,10 @@ class Judging:
     def mark_target(self, target: Target) -> None:
         """What is assigned to, or known of, `target` changed."""
         self._dirty.add(target)
+
+    def server_says(self, target: Target, key: ObjectKey) -> tuple[Change, ...]:
+        """What an apply would change on an object of which only the server could tell; () if nothing, or not asked."""
+        return self._server_says.get((target, key), ())
 
     def is_due(self, target: Target) -> bool:
         """True if something about `target` changed that is not judged yet: its verdict is not getting any fresher."""
@@ -116,6 +122,7 @@ class Judging:
             for key in self._sent.pop(target).objects:
                 if self._target_of.get(key) == target:
                     del self._target_of[key]
+                self._server_says.pop((target, key), None)
                 self._facts.pop((target, key), None)
             self._unwell.pop(target, None)
             self._dirty.discard(target)
@@ -170,9 +177,12 @@ class Judging:
             facts = self._facts.get((target, key), Facts())
             rule = sent.by_object.get(key)
             verdict, after = judge(manifest, live, item, facts, now_s, self._thresholds, None, rule)
+            self._server_says.pop((target, key), None)
             if verdict.sync is Sync.ASK and live is not None:
                 answer = await self._ask(sent, as_sent(manifest, live, rule), live, kube, observer, limits, now)
                 verdict, after = judge(manifest, live, item, facts, now_s, self._thresholds, answer, rule)
+                if isinstance(answer, tuple):
+                    self._server_says[target, key] = answer
             if after != facts:
                 self._facts[target, key] = after
                 judged.facts.append((target, key, after))

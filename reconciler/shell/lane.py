@@ -26,10 +26,10 @@ from reconciler.core.model import (
     Reason,
     Sync,
     Target,
-    TargetVerdict,
     Verb,
 )
 from reconciler.shell.context import INTENTS, Context
+from reconciler.shell.drift_log import DriftLog
 from reconciler.shell.hub import Unit
 from reconciler.shell.judging import Judging
 from reconciler.shell.kube_cluster import KubeCluster
@@ -38,7 +38,7 @@ from reconciler.shell.live import GroupKind, NotSeen
 from reconciler.shell.logs import event
 from reconciler.shell.observe import Kind, Observer
 from reconciler.shell.perform import Later, Wanted, perform
-from reconciler.shell.ports import Tx
+from reconciler.shell.ports import AuditRow, Tx
 from reconciler.shell.releases import Releases
 
 RETRY_START_S = 1.0
@@ -96,7 +96,7 @@ class Lane:
     _assigned: dict[Target, Assignment] = field(init=False, default_factory=dict)
     _rules: dict[str, str] = field(init=False, default_factory=dict)
     _kinds: dict[Target, tuple[GroupKind, ...]] = field(init=False, default_factory=dict)
-    _told: dict[Target, TargetVerdict] = field(init=False, default_factory=dict)
+    _drift: DriftLog = field(init=False)
     _was_heard: bool = field(init=False, default=False)
     _heard_s: float = field(init=False, default=0.0)
     _busy: bool = field(init=False, default=False)
@@ -105,6 +105,7 @@ class Lane:
 
     def __post_init__(self) -> None:
         self._started_at = self.context.clock.now().monotonic
+        self._drift = DriftLog(self.context, self.document.name)
 
     @property
     def name(self) -> str:
@@ -387,16 +388,6 @@ class Lane:
             self._unit.wake(INTENTS)
         self._wake_owners(target)
 
-    def _count_drift(self, before: TargetVerdict | None, after: TargetVerdict) -> None:
-        """Drift is a target that was what is assigned, no longer is, and is assigned the same still."""
-        if before is None or before.digest != after.digest:
-            return
-        drifted = [verdict.sync in (Sync.DIFFERS, Sync.MISSING) for verdict in (before, after)]
-        if before.sync is Sync.IN_SYNC and drifted[1]:
-            self.context.metrics.add("drift_found")
-        elif drifted[0] and after.sync is Sync.IN_SYNC and self._assigned[after.target].heal_streak:
-            self.context.metrics.add("drift_healed")
-
     def _wake_owners(self, target: Target, sync: Sync = Sync.IN_SYNC) -> None:
         """Tell whom this target concerns. Its source decides what is in no rollout, and heals what has left one."""
         units = self.context.board.watchers(target)
@@ -414,18 +405,21 @@ class Lane:
         found = await self.judging.judge(self.observer, self.kube, self.limits, now)
         if found.facts:
             await self.context.store.transact(f"facts:{self.name}", lambda tx: _put_facts(tx, found.facts))
-        board = self.context.board
+        board, drift = self.context.board, list[AuditRow]()
         for verdict in found.verdicts:
             known = board.verdicts.get(verdict.target)
             board.verdicts[verdict.target] = verdict
             if known is not None and replace(verdict, observed_at=known.observed_at) == known:
                 continue
-            self._count_drift(self._told.get(verdict.target), verdict)
-            self._told[verdict.target] = verdict
-            self._wake_owners(verdict.target, verdict.sync)
+            target, assignment = verdict.target, self._assigned[verdict.target]
+            sent = await self.releases.sent(assignment.digest, assignment.source, self._rules_of(target))
+            drift += self._drift.notice(verdict, assignment, sent, self.judging, self.observer)
+            self._wake_owners(target, verdict.sync)
         for target in found.dropped:
             board.verdicts.pop(target, None)
-            self._told.pop(target, None)
+            self._drift.forget(target)
+        if drift:
+            await self.context.store.transact(f"drift:{self.name}", lambda tx: _put_audit(tx, drift))
         return found.rechecks
 
 
@@ -440,6 +434,11 @@ def _given_up(intents: list[Intent], failed: Intent, outcome: IntentResult) -> l
     why = outcome.reason.message if outcome.reason is not None else ""
     reason = Reason("EarlierWriteFailed", f"an earlier write of the target was refused: {why}")
     return [IntentResult(intent.id, IntentState.ABANDONED, reason) for intent in rest]
+
+
+def _put_audit(tx: Tx, rows: list[AuditRow]) -> None:
+    for row in rows:
+        tx.audit(row)
 
 
 def _put_facts(tx: Tx, facts: list[tuple[Target, ObjectKey, Facts]]) -> None:

@@ -174,7 +174,7 @@ def entry(manager: str, fields: Any, operation: str = "Update", subresource: str
 
 
 WEB = manifest("Deployment", "web", replicas=2, template={"spec": {"containers": [{"name": "main", "image": "a:1"}]}})
-CONTAINER = {'k:{"name":"main"}': {".": {}, "f:image": {}, "f:name": {}}}
+CONTAINER: Any = {'k:{"name":"main"}': {".": {}, "f:image": {}, "f:name": {}}}
 OURS = {"f:spec": {"f:replicas": {}, "f:template": {"f:spec": {"f:containers": CONTAINER}}}}
 WITHOUT_REPLICAS = {"f:spec": {"f:template": {"f:spec": {"f:containers": CONTAINER}}}}
 
@@ -237,9 +237,9 @@ def test_other_places_differ_as_ever() -> None:
 def test_an_ignored_place_in_a_list_item(path: str) -> None:
     found = live(2, "b:1", entry("reconciler", OURS, "Apply"))
     assert compare(as_sent(WEB, found, ignoring(path)), found).sync is Sync.IN_SYNC
-    mine = {"f:spec": {"f:replicas": {}, "f:template": {"f:spec": {"f:containers": {
+    mine: Any = {"f:spec": {"f:replicas": {}, "f:template": {"f:spec": {"f:containers": {
         'k:{"name":"main"}': {".": {}, "f:name": {}}}}}}}  # fmt: skip
-    theirs = {"f:spec": {"f:template": {"f:spec": {"f:containers": {'k:{"name":"main"}': {"f:image": {}}}}}}}
+    theirs: Any = {"f:spec": {"f:template": {"f:spec": {"f:containers": {'k:{"name":"main"}': {"f:image": {}}}}}}}
     found = live(2, "b:1", entry("reconciler", mine, "Apply"), entry("setter", theirs))
     sent = as_sent(WEB, found, ignoring(path))
     assert sent["spec"]["template"]["spec"]["containers"] == [{"name": "main"}]
@@ -247,7 +247,7 @@ def test_an_ignored_place_in_a_list_item(path: str) -> None:
 
 
 def test_a_map_that_is_ignored_keeps_what_is_live_key_by_key() -> None:
-    declared = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "1", "b": "1"}}
+    declared: Any = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "1", "b": "1"}}
     found = copy.deepcopy(declared)
     found["data"] = {"a": "2", "b": "9"}
     ours = {**entry("reconciler", {"f:data": {".": {}, "f:a": {}}}, "Apply"), "apiVersion": "v1"}
@@ -262,14 +262,14 @@ def test_flink_configuration_is_one_flat_name() -> None:
     found["spec"]["flinkConfiguration"] = {key: "4", "x": "1"}
     sent = as_sent(declared, found, ignoring(f"/spec/flinkConfiguration/{key}"))
     assert sent["spec"]["flinkConfiguration"] == {key: "4", "x": "1"}
-    theirs = {"f:spec": {"f:flinkConfiguration": {f"f:{key}": {}}}}
+    theirs: Any = {"f:spec": {"f:flinkConfiguration": {f"f:{key}": {}}}}
     found["metadata"]["managedFields"] = [entry("tuner", theirs)]
     sent = as_sent(declared, found, ignoring(f"/spec/flinkConfiguration/{key}"))
     assert sent["spec"]["flinkConfiguration"] == {"x": "1"}
 
 
 def test_a_manager_that_fields_were_handed_over_to_is_not_overruled() -> None:
-    theirs = {"f:spec": {"f:replicas": {}, "f:template": {"f:spec": {"f:containers": {
+    theirs: Any = {"f:spec": {"f:replicas": {}, "f:template": {"f:spec": {"f:containers": {
         'k:{"name":"main"}': {".": {}, "f:name": {}, "f:image": {}}}}}}}  # fmt: skip
     found = live(5, "b:1", entry("reconciler", OURS, "Apply"), entry("tuner", theirs), entry("kubectl-edit", OURS))
     sent = as_sent(WEB, found, ignoring(handover=("tuner",)))
