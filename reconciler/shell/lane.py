@@ -33,6 +33,7 @@ from reconciler.shell.drift_log import DriftLog
 from reconciler.shell.hub import Unit
 from reconciler.shell.judging import Judging
 from reconciler.shell.kube_cluster import KubeCluster
+from reconciler.shell.leaving import Leaving
 from reconciler.shell.limiter import WriteLimits
 from reconciler.shell.live import GroupKind, NotSeen
 from reconciler.shell.logs import event
@@ -40,25 +41,11 @@ from reconciler.shell.observe import Kind, Observer
 from reconciler.shell.perform import Later, Wanted, perform
 from reconciler.shell.ports import AuditRow, Tx
 from reconciler.shell.releases import Releases
+from reconciler.shell.retries import RETRY_MAX_S, WHOLE_LANE, Retries, Retry
 
-RETRY_START_S = 1.0
-RETRY_MAX_S = 60.0
 IDLE_CHECK_MAX_S = 90.0
-#: Reasons to wait that are given before anything is sent.
-NOT_SENT = frozenset({"WriteLimit", "Abandoned"})
-#: Reasons that hold for everything the lane would write: asking again for each target is work, and news to nobody.
-WHOLE_LANE = frozenset({"WriteLimit", "TooManyRequests"})
 #: Followed while nothing is assigned to the cluster, so that it is heard from: every cluster serves it.
 HEARTBEAT = Kind("v1", "Namespace")
-
-
-@dataclass(slots=True)
-class Retry:
-    """When a target's writes are tried again, and why not now."""
-
-    failures: int
-    at_s: float
-    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +77,8 @@ class Lane:
     resync_interval_s: float
     observer: Observer = field(init=False)
     _unit: Unit | None = field(init=False, default=None)
-    _retries: dict[Target, Retry] = field(init=False, default_factory=dict)
-    #: Something may have been sent, and nobody knows what came of it: read again before anything else is written there.
-    _in_doubt: set[Target] = field(init=False, default_factory=set)
+    _retries: Retries = field(init=False, default_factory=Retries)
+    _leaving: Leaving = field(init=False)
     _assigned: dict[Target, Assignment] = field(init=False, default_factory=dict)
     _rules: dict[str, str] = field(init=False, default_factory=dict)
     _kinds: dict[Target, tuple[GroupKind, ...]] = field(init=False, default_factory=dict)
@@ -106,6 +92,7 @@ class Lane:
     def __post_init__(self) -> None:
         self._started_at = self.context.clock.now().monotonic
         self._drift = DriftLog(self.context, self.document.name)
+        self._leaving = Leaving(self.document.name)
 
     @property
     def name(self) -> str:
@@ -135,7 +122,7 @@ class Lane:
 
     def retry_of(self, target: Target) -> Retry | None:
         """Why the writes of `target` wait, and until when; None if they do not."""
-        return self._retries.get(target)
+        return self._retries.of(target)
 
     # ---- what the observer tells -------------------------------------------------------------------------------
 
@@ -143,7 +130,7 @@ class Lane:
         """Some live objects changed: judge them."""
         self.judging.mark(keys)
         if self._unit is not None:
-            self._unit.wake()
+            self._unit.wake(*([INTENTS] if self._leaving.concerns(keys) else []))
 
     def heard(self) -> None:
         """The cluster answered. When it had not for long, everybody concerned looks again; when it was only quiet, as
@@ -188,17 +175,18 @@ class Lane:
     async def step(self, *, reload: bool) -> float | None:
         """Perform what is due and judge what changed. Returns when to look again without being woken."""
         now = self.context.clock.now()
-        due = [retry.at_s for retry in self._retries.values() if retry.at_s <= now.monotonic]
         rechecks: list[float] = []
-        if reload or due:
+        if reload or self._retries.due(now):
             loaded = await self.context.store.read(f"load:{self.name}", self._read)
             await self._take_in(loaded)
             await self._perform(loaded)
+            for item in await self._leaving.confirm(self.observer, self.kube, self.context.store):
+                self._wake_owners(item.target)
         elif self.context.board.watchers_of_cluster(self.name) != self._paced_for:
             self._set_pace()  # nobody tells when a rollout is over
         rechecks.extend(await self._judge())
         self._notice_silence()
-        rechecks.extend(retry.at_s for retry in self._retries.values())
+        rechecks.extend(self._retries.times())
         if self._was_heard:
             heard_at = self.observer.heard_at or 0.0
             rechecks.append(heard_at + self.document.stale_after_s + 0.001)
@@ -222,7 +210,8 @@ class Lane:
         """Follow what is assigned now: which objects are judged against which release, and which kinds are watched."""
         self._assigned = {row.target: row for row in loaded.assignments if row.digest}
         self._rules = loaded.rules
-        self._in_doubt &= self._assigned.keys()
+        self._retries.keep((intent.target for intent in loaded.intents), self._assigned)
+        self._leaving.take_in(loaded.inventory, loaded.intents)
         kinds: set[Kind] = set()
         of_target: dict[Target, set[GroupKind]] = {}
         for target, assignment in sorted(self._assigned.items()):
@@ -260,23 +249,18 @@ class Lane:
         batches: dict[Target, list[Intent]] = {}
         for intent in loaded.intents:
             batches.setdefault(intent.target, []).append(intent)
-        for target in [target for target in self._retries if target not in batches]:
-            del self._retries[target]
         for target, intents in batches.items():
-            now = self.context.clock.now()
-            retry = self._retries.get(target)
-            if retry is not None and retry.at_s > now.monotonic:
+            if not self._retries.ready(target, self.context.clock.now()):
                 continue
             # What was tried before may have happened: then nothing is known before it is read again.
-            trusted = target not in self._in_doubt
+            trusted = not self._retries.in_doubt(target)
             later = await self._perform_batch(target, intents, inventory, trust_cache=trusted)
             if later is None:
-                self._retries.pop(target, None)
-                self._in_doubt.discard(target)
+                self._retries.done(target)
             else:
-                self._put_off(target, later)
+                self._retries.put_off(target, later, self.context.clock.now())
                 if later.unreachable or later.reason.code in WHOLE_LANE:
-                    self._put_off_all(batches, later)
+                    self._retries.put_off_all(batches, later)
                     break
             await self._judge()  # a long batch keeps nobody from knowing what the cluster says
 
@@ -356,26 +340,6 @@ class Lane:
             wait_s = at_s - self.context.clock.now().monotonic
             return Later(Reason("WriteLimit", "the write limit is spent for now"), after_s=max(wait_s, 0.0))
         return None
-
-    def _put_off(self, target: Target, later: Later) -> None:
-        now = self.context.clock.now()
-        previous = self._retries.get(target)
-        counted = later.reason.code not in NOT_SENT
-        failures = (previous.failures if previous is not None else 0) + counted
-        delay_s = min(RETRY_START_S * 2 ** min(max(failures - 1, 0), 10), RETRY_MAX_S)
-        if later.after_s is not None:
-            delay_s = max(later.after_s, delay_s) if counted else later.after_s
-        if counted:
-            self._in_doubt.add(target)
-        self._retries[target] = Retry(failures, now.monotonic + delay_s, later.reason)
-
-    def _put_off_all(self, batches: dict[Target, list[Intent]], later: Later) -> None:
-        """The cluster does not answer, or takes no more for now: nobody else tries in between."""
-        at_s = max(retry.at_s for retry in self._retries.values())
-        for target in batches:
-            known = self._retries.get(target)
-            if known is None or known.at_s < at_s:
-                self._retries[target] = Retry(known.failures if known else 0, at_s, later.reason)
 
     async def _commit(self, target: Target, results: list[IntentResult]) -> None:
         # What was seen before these writes must not be decided upon after they are recorded: live would seem to differ

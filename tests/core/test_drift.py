@@ -20,7 +20,7 @@ def live(wanted: Manifest, changed: dict[str, str | None], manager: str = "kubec
     """`wanted` as we applied it, with `changed` written by `manager` (None: removed)."""
     found = copy.deepcopy(wanted)
     ours: Any = {"f:data": {".": {}, **{f"f:{name}": {} for name in wanted["data"] if name not in changed}}}
-    written = {f"f:{name}": {} for name, value in changed.items() if value is not None}
+    written: dict[str, Any] = {f"f:{name}": {} for name, value in changed.items() if value is not None}
     theirs: Any = {"f:data": written} if written else {"f:metadata": {"f:labels": {"f:x": {}}}}
     found["data"] = {name: value for name, value in {**wanted["data"], **changed}.items() if value is not None}
     common = {"apiVersion": "v1", "fieldsType": "FieldsV1"}

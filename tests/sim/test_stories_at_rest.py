@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from reconciler.core.actions import Limits
-from reconciler.core.model import RolloutState, TargetState
+from reconciler.core.model import RolloutState, Target, TargetState
 from reconciler.shell.daemon import DaemonSettings
 from reconciler.shell.explain import explain
 from reconciler.shell.steer import Order, sync
@@ -34,6 +34,31 @@ def test_a_dropped_object_is_deleted_after_its_target_is_healthy_and_baked() -> 
             assert row.baked_wall is not None
             assert all(entry.time >= row.baked_wall for entry in deleted)
             assert stage.config("app0", cluster, 0) is not None
+        stage.checkers.at_rest()
+
+    tell(story)
+
+
+def test_what_finalizers_hold_is_told_and_forgotten_once_it_has_gone() -> None:
+    async def story(stage: Stage) -> None:
+        stage.push("app0", "1.0", objects=2)
+        await installed(stage)
+        held = ("", "ConfigMap", "app0", "app0-1")
+        stage.world.clusters["c1"].edit(*held, {"metadata": {"finalizers": ["example.org/hold"]}})
+        stage.push("app0", "1.1", objects=1)
+        await stage.settle()
+        await stage.world.sleep(1200)
+        assert stage.waits("app0") == {"sim/app0@c1": "PruneFailed"}
+        assert "example.org/hold" in (await explain(stage.daemon, "app0", "c1"))["message"]
+        # The rest of the target is looked after meanwhile.
+        stage.edit("app0", "c1", {"spec": {"image": "by/hand:1"}})
+        await stage.world.sleep(60)
+        assert stage.tag("app0", "c1") == "1.1"
+        stage.world.clusters["c1"].edit(*held, {"metadata": {"finalizers": None}})
+        await stage.world.sleep(60)
+        target = Target("sim/app0", "c1")
+        assert {item.key.name for item in stage.world.ask(lambda tx: tx.inventory(target))} == {"app0", "app0-0"}
+        assert stage.waits("app0") == {}
         stage.checkers.at_rest()
 
     tell(story)
