@@ -67,12 +67,13 @@ class ObjectRule:
 class ApplyRules:
     """How one application's objects are written. `adopt` says what becomes of an object that exists and is not ours,
     `conflicts` whether fields that another manager holds are taken back, `self_heal` whether drift is repaired or only
-    reported."""
+    reported. `former` is the name ("fleet/name") that the application had before: its objects may carry that mark."""
 
     adopt: str = "never"
     conflicts: str = "force"
     self_heal: bool = True
     objects: tuple[ObjectRule, ...] = ()
+    former: str = ""
 
     def as_text(self) -> str:
         """As canonical JSON, "" for the defaults: how they are stored."""
@@ -83,6 +84,7 @@ class ApplyRules:
                 "adopt": self.adopt,
                 "conflicts": self.conflicts,
                 "selfHeal": self.self_heal,
+                "renamedFrom": self.former,
                 "objects": [
                     {
                         "match": {"group": rule.match.group, "kind": rule.match.kind, "name": rule.match.name},
@@ -118,7 +120,11 @@ def rules_of(properties: Mapping[str, Any]) -> ApplyRules:
     )
     heal = properties.get("selfHeal")
     return ApplyRules(
-        properties.get("adopt") or "never", properties.get("conflicts") or "force", heal is not False, rules
+        properties.get("adopt") or "never",
+        properties.get("conflicts") or "force",
+        heal is not False,
+        rules,
+        properties.get("renamedFrom") or "",
     )
 
 

@@ -26,6 +26,7 @@ from reconciler.core.model import (
     Target,
     TargetState,
 )
+from reconciler.core.moves import refusal
 from reconciler.core.observation import Observation
 
 #: Deleting one of these loses state or a service's identity: they count against maxDeletes.
@@ -56,7 +57,7 @@ class ApplicationFacts:
     halted or on their way back: nothing is deleted on their targets. `catching_up` is the active catch-up rollout, ""
     if there is none. `unproven` are targets that have a release which never baked there, and no rollout that sees to
     it: how the last one that brought it left them (Skipped: aborted, Superseded, Unreachable). `declared_clusters` are
-    those that Git has at all."""
+    those that Git has at all; `moves` names, for a pair of releases, the job that would change its namespace."""
 
     application: str
     revision: str
@@ -74,6 +75,7 @@ class ApplicationFacts:
     deletions_allowed: bool = False
     deletes_max: int = 0
     declared_clusters: frozenset[str] = frozenset()
+    moves: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +270,8 @@ def _goal(facts: ApplicationFacts, target: Target, now: Now) -> Goal | Wait | No
         facts.unproven.get(target) not in UNPROVEN or digest in facts.quarantined or facts.seen.unreachable(target, now)
     ):
         return wait
+    if (assigned, digest) in facts.moves:
+        return Wait(str(target), Reason("StatefulMove", refusal(facts.moves[assigned, digest])))
     if assignment is not None and assignment.due == digest:
         held = _catches_up_later(facts, target)
         if held is not None:

@@ -151,6 +151,7 @@ class Application:
     rollout: str | None
     rollout_at: Path
     apply: ApplyRules
+    renamed_from: str
     document: Document
 
 

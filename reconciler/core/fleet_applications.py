@@ -18,6 +18,7 @@ from reconciler.core.fleet_candidates import Candidate, find
 from reconciler.core.fleet_files import Held, ParsedFile, Selected
 from reconciler.core.fleet_model import CompiledApplication, Entry, FleetCache, FleetSettings
 from reconciler.core.model import ObjectKey, Reason, Target
+from reconciler.core.ownership import RENAMED_FROM
 from reconciler.core.problems import Problem, Severity, has_errors
 from reconciler.core.schema import suggest
 from reconciler.core.waves import resolve, unmatched_message
@@ -78,6 +79,7 @@ def compile_applications(
             compiled += fresh
             variants += entry.compiled.variants_compiled if fresh else 0
         served[name], entries[name], by_name[name] = application, entry, candidate
+    _refuse_renames(served, entries, by_name)
     claims = _claims(entries, cache)
     _refuse_shared_objects(claims, served, entries, by_name)
     held_blobs: dict[str, str] = {}
@@ -152,7 +154,7 @@ def _serve(name: str, candidate: Candidate, entry: Entry, shared: Shared) -> Com
         last is not None
         and last.targets is entry.compiled.by_cluster
         and last.policy is policy
-        and last.apply == _apply_rules(candidate)
+        and last.apply == _apply_rules(candidate, shared.fleet.name)
     )
     if last is not None and same and policy_name not in shared.blocked_policies:
         # The same compilation was shown before, for the same clusters and under the same policy.
@@ -184,7 +186,7 @@ def _serve(name: str, candidate: Candidate, entry: Entry, shared: Shared) -> Com
         policy=policy,
         files=candidate.files,
         problems=tuple(problems),
-        apply=_apply_rules(candidate),
+        apply=_apply_rules(candidate, shared.fleet.name),
     )
     return entry.last if entry.last == application else application
 
@@ -223,10 +225,27 @@ def _blocked(
     )
 
 
-def _apply_rules(candidate: Candidate) -> ApplyRules:
-    if candidate.application is not None:
-        return candidate.application.apply
+def _apply_rules(candidate: Candidate, fleet: str) -> ApplyRules:
+    application = candidate.application
+    if application is not None:
+        former = f"{fleet}/{application.renamed_from}" if application.renamed_from else ""
+        return replace(application.apply, former=former)
     return candidate.rule.apply if candidate.rule is not None else DEFAULT_RULES
+
+
+def _refuse_renames(
+    served: dict[str, CompiledApplication], entries: Mapping[str, Entry], candidates: Mapping[str, Candidate]
+) -> None:
+    """Blocks, in `served`, what was renamed from an application that is still there: its objects have an owner."""
+    formers = [(name, served[name].apply.former) for name in sorted(served) if served[name].apply.former in served]
+    for name, former in formers:
+        application = candidates[name].application
+        assert application is not None, f"{name} was renamed and is no Application"
+        says = f"it is renamed from {former}, which is still declared ({candidates[former].file})"
+        at = ("metadata", "annotations", RENAMED_FROM)
+        problem = application.document.problem(at, "invalid-value", says, "remove the annotation, or that application")
+        problems = (*served[name].problems, problem)
+        served[name] = _blocked(name, candidates[name], entries[name].last, _because("Invalid", problem), problems)
 
 
 # ---- objects that two applications claim ---------------------------------------------------------------------------

@@ -33,8 +33,8 @@ from reconciler.core.documents import (
     Topology,
     TraitUse,
 )
-from reconciler.core.formats import duration_s
-from reconciler.core.ownership import OWN_PREFIX
+from reconciler.core.formats import duration_s, is_dns_label
+from reconciler.core.ownership import OWN_PREFIX, RENAMED_FROM
 from reconciler.core.parse_policy import build_policy, check_policy
 from reconciler.core.problems import Problem, Severity
 from reconciler.core.schema import Finding, check, suggest
@@ -126,7 +126,7 @@ def _parse_known(document: Document, kind: str, name: str) -> Parsed:
     findings = check(schemas.SCHEMAS[kind], value)
     if not _errors(findings):
         findings += _CHECKS[kind](value.get("spec") or {})
-        findings += _own_marks(value["metadata"])
+        findings += _own_marks(kind, value["metadata"])
     problems = tuple(_problem(document, finding) for finding in findings)
     built = None if _errors(findings) else _BUILDERS[kind](document, findings)
     return Parsed(kind, name, document, built, problems)
@@ -136,14 +136,21 @@ def _errors(findings: list[Finding]) -> bool:
     return any(finding.severity is Severity.ERROR for finding in findings)
 
 
-def _own_marks(metadata: Mapping[str, Any]) -> list[Finding]:
-    """A label or annotation of ours asks for something; none is acted upon in documents yet, so none is ignored."""
-    return [
-        Finding(("metadata", kind, name), "unsupported", f"the {kind[:-1]} {name!r} is not supported yet", "remove it")
-        for kind in ("labels", "annotations")
-        for name in metadata.get(kind) or {}
-        if name.startswith(OWN_PREFIX)
-    ]
+def _own_marks(kind: str, metadata: Mapping[str, Any]) -> list[Finding]:
+    """A label or annotation of ours asks for something: what is not acted upon is refused, so that none is ignored."""
+    findings: list[Finding] = []
+    for where in ("labels", "annotations"):
+        for name, value in (metadata.get(where) or {}).items():
+            at: Path = ("metadata", where, name)
+            if (kind, where, name) == ("Application", "annotations", RENAMED_FROM):
+                wrong = is_dns_label(value) or ("its own name" if value == metadata["name"] else "")
+                if wrong:
+                    says = f"{name} is {wrong}: it names the application that this one was"
+                    findings.append(Finding(at, "invalid-value", says))
+            elif name.startswith(OWN_PREFIX):
+                says = f"the {where[:-1]} {name!r} is not supported yet"
+                findings.append(Finding(at, "unsupported", says, "remove it"))
+    return findings
 
 
 # ---- checks that a schema cannot say -----------------------------------------------------------------------------
@@ -341,6 +348,7 @@ def _build_application(document: Document, _findings: list[Finding]) -> Applicat
         rollout=rollout,
         rollout_at=rollout_at,
         apply=apply,
+        renamed_from=(metadata.get("annotations") or {}).get(RENAMED_FROM) or "",
         document=document,
     )
 

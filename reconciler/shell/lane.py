@@ -304,7 +304,8 @@ class Lane:
         manifest = sent.objects.get(intent.key) if intent.verb is Verb.APPLY else None
         cached = self.observer.live(intent.key) if trust_cache and manifest is not None else None
         known = None if isinstance(cached, NotSeen) else cached
-        wanted = Wanted(manifest, item, sent.owner, sent.rules, sent.by_object.get(intent.key), known)
+        rule = sent.by_object.get(intent.key)
+        wanted = Wanted(manifest, item, sent.owner, sent.rules, rule, known, sent.former_owner)
         now_wall = self.context.clock.now().wall
         outcome = await perform(intent, wanted, self.kube, self.observer, lambda: self._permit(intent), now_wall)
         result = "later" if isinstance(outcome, Later) else str(outcome.state)

@@ -93,7 +93,8 @@ Permit = Callable[[], Awaitable[Later | None]]
 class Wanted:
     """What an intent is to bring about: `manifest` is the stamped object for an apply, None for a delete; `owner` is
     our mark; `rules` and `rule` say how it is written. `known` is the live object as last observed, where that can be
-    trusted: it saves a read, for a write is guarded by its uid."""
+    trusted: it saves a read, for a write is guarded by its uid. `former_owner` is the mark our objects had when the
+    application had another name."""
 
     manifest: Manifest | None
     item: InventoryItem | None
@@ -101,6 +102,7 @@ class Wanted:
     rules: ApplyRules = DEFAULT_RULES
     rule: ObjectRule | None = None
     known: Manifest | None = None
+    former_owner: str = ""
 
 
 def is_ours(live: Manifest, item: InventoryItem | None, owner: str) -> bool:
@@ -278,7 +280,8 @@ class _Doing:
             return IntentResult(intent.id, IntentState.DONE, gone=True)
         self.seen.observed(live)
         metadata = live["metadata"]
-        marked = (metadata.get("labels") or {}).get(OWNER_LABEL) == self.wanted.owner
+        mark = (metadata.get("labels") or {}).get(OWNER_LABEL)
+        marked = bool(mark) and mark in (self.wanted.owner, self.wanted.former_owner)
         if item is None or item.uid != metadata.get("uid") or not marked:
             reason = Reason("NotOwned", f"{intent.key} is not the object we own any more; it is left alone")
             return _failed(intent, reason, gone=item is not None and item.uid != metadata["uid"])

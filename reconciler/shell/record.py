@@ -190,6 +190,18 @@ def report_only(tx: Tx, applications: Iterable[str]) -> frozenset[str]:
     return frozenset(name for name in applications if not rules_from_text(tx.apply_rules(name)).self_heal)
 
 
+def rename(tx: Tx, source: str, old: str, new: str, now: Now) -> frozenset[str]:
+    """What `old` has is looked after as `new` from now on. Nothing is written for it: the objects get their new mark
+    with the next release. Returns the clusters concerned."""
+    targets = [row.target for row in tx.assignments(application=old)]
+    for target in targets:
+        _abandon(tx, target, Reason("Renamed", f"{old} is {new} now"))
+    tx.rename_application(old, new)
+    message = f"{old} is called {new} from now on, on {len(targets)} clusters"
+    tx.audit(AuditRow(now.wall, "event", "Renamed", message, source, new))
+    return frozenset(target.cluster for target in targets)
+
+
 def _abandon(tx: Tx, target: Target, reason: Reason) -> None:
     """Give up what is pending; an object whose deletion was only intended is an owned one again."""
     if tx.abandon_intents(target, reason):

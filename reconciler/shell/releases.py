@@ -17,7 +17,8 @@ RELEASES_MAX = 20_000
 @dataclass(frozen=True, slots=True)
 class SentRelease:
     """A release as it is sent: stamped objects by key, in apply order. `owner` is the value of the owner label; `rules`
-    say how its objects are written, `by_object` what of each was handed over."""
+    say how its objects are written, `by_object` what of each was handed over; `former_owner` is the mark that its
+    application had under an earlier name."""
 
     digest: str
     application: str
@@ -25,6 +26,7 @@ class SentRelease:
     objects: dict[ObjectKey, Manifest]
     rules: ApplyRules = DEFAULT_RULES
     by_object: dict[ObjectKey, ObjectRule] = field(default_factory=dict)
+    former_owner: str = ""
 
     @property
     def identity(self) -> str:
@@ -52,7 +54,8 @@ class Releases:
         objects = {ObjectKey.of(item): stamp(item, owner, release.application) for item in release.objects}
         parsed = rules_from_text(rules)
         by_object = rules_by_object(parsed, release.objects)
-        sent = SentRelease(digest, release.application, owner, objects, parsed, by_object)
+        former = owner_hash(self._installation, source, parsed.former) if parsed.former else ""
+        sent = SentRelease(digest, release.application, owner, objects, parsed, by_object, former)
         self._cache[source, digest, rules] = sent
         while len(self._cache) > RELEASES_MAX:
             self._cache.popitem(last=False)

@@ -21,6 +21,7 @@ from reconciler.core.as_sent import as_sent
 from reconciler.core.diff import compare
 from reconciler.core.field_paths import FieldPathError, Key, last_writer, parse_field_path, writers_of
 from reconciler.core.model import Manifest, ObjectKey, Sync
+from reconciler.core.moves import moved_job
 from reconciler.core.waits import FINALIZERS_DEADLINE_S, finalizers_hold, not_ready
 
 OWNER = "0123456789abcdef0123456789abcdef"
@@ -381,3 +382,28 @@ def test_finalizers_are_told_after_their_deadline() -> None:
     assert told.code == "FinalizersHold"
     assert "example.org/hold" in told.message
     assert finalizers_hold({**found, "metadata": {"name": "x"}}, since) is None
+
+
+# ---- jobs that would move ------------------------------------------------------------------------------------------
+
+
+def placed(kind: str, namespace: str, version: str = "flink.apache.org/v1beta1", name: str = "orders") -> Manifest:
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": namespace}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "moved"),
+    [
+        ([placed("FlinkDeployment", "a")], [placed("FlinkDeployment", "b")], True),
+        ([placed("FlinkSessionJob", "a")], [placed("FlinkSessionJob", "b")], True),
+        ([placed("StatefulSet", "a", "apps/v1")], [placed("StatefulSet", "b", "apps/v1")], True),
+        ([placed("Deployment", "a", "apps/v1")], [placed("Deployment", "b", "apps/v1")], False),
+        ([placed("FlinkDeployment", "a")], [placed("FlinkDeployment", "b", name="other")], False),
+        ([placed("FlinkDeployment", "a")], [placed("FlinkDeployment", "a"), placed("FlinkDeployment", "b")], False),
+        ([], [placed("FlinkDeployment", "b")], False),
+        ([placed("FlinkDeployment", "a")], [], False),
+    ],
+)
+def test_a_job_that_changes_its_namespace(before: list[Manifest], after: list[Manifest], moved: bool) -> None:
+    kind = before[0]["kind"] if before else ""
+    assert moved_job(before, after) == (f"{kind} orders from namespace a to b" if moved else "")

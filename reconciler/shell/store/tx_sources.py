@@ -50,6 +50,12 @@ _DELETE_INVENTORY = sa.delete(schema.inventory).where(
 )
 
 
+_RENAME = [
+    sa.update(table).where(table.c.application == sa.bindparam("old")).values(application=sa.bindparam("new"))
+    for table in (schema.assignment, schema.inventory, schema.facts, schema.quarantine)
+]
+
+
 @functools.cache
 def _assignments_where(names: tuple[str, ...]) -> sa.Select[Any]:
     return select_where(schema.assignment, *names)
@@ -168,6 +174,11 @@ class SourcesTx(TxBase):
             self._run(_PUT_APPLY_RULES, {"application": application, "source": source, "rules": rules})
         else:
             self._run(_DELETE_APPLY_RULES, {"application": application})
+
+    def rename_application(self, old: str, new: str) -> None:
+        """Everything that is known of the targets of `old` is of `new` from now on; its history keeps the name."""
+        for statement in _RENAME:
+            self._run(statement, {"old": old, "new": new})
 
     def inventory(self, target: Target) -> list[InventoryItem]:
         return [_inventory_item(row) for row in self._all(_INVENTORY, codec.target_columns(target))]
