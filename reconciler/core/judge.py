@@ -51,6 +51,8 @@ _TELLING = {"Present": 0, "JobFinished": 1}
 #: that is only who owns what), or why it will not say, now or later: a webhook that does not support dry-run refuses it
 #: for ever.
 Answer = bool | Reason | tuple[Change, ...]
+#: Reason codes of a comparison that no server has confirmed, for it refuses to.
+BY_CLIENT = frozenset({"InSyncByClient", "DiffersByClient"})
 #: So many fields are named where an object differs in more.
 DRIFTED_MAX = 16
 
@@ -106,6 +108,7 @@ def judge(
         tuple(change.display for change in comparison.changes[:DRIFTED_MAX]),
         _writers(live, comparison.changes[:DRIFTED_MAX]),
         comparison.ownership_only,
+        comparison.reason.code in BY_CLIENT,
     )
     return verdict, facts
 

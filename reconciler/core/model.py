@@ -210,6 +210,7 @@ class ObjectVerdict:
     drifted: tuple[str, ...] = ()
     drifted_by: tuple[str, ...] = ()
     ownership_only: bool = False
+    by_client: bool = False  # the server refuses to judge: the client's comparison counts
 
 
 @dataclass(frozen=True, slots=True)
