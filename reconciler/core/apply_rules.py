@@ -13,13 +13,14 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.core.digest import canonical_json
 from reconciler.core.field_paths import FieldPath, parse_field_path
 from reconciler.core.flink_config import FLINK_GROUP
 from reconciler.core.model import Manifest, ObjectKey
+from reconciler.core.values import Path
 
 ADOPT = ("never", "ifUnowned", "force")
 CONFLICTS = ("force", "fail")
@@ -55,12 +56,13 @@ class Match:
 class ObjectRule:
     """What holds for the objects that `match` takes. `ignore` are places whose live value is left alone, `handover` are
     field managers whose fields are theirs; `replace` allows an object to be deleted and created anew where a field that
-    cannot change would have to."""
+    cannot change would have to. `at` is where the rule stands in its document."""
 
     match: Match = Match()
     ignore: tuple[FieldPath, ...] = ()
     handover: tuple[str, ...] = ()
     replace: bool = False
+    at: Path = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +109,17 @@ def rules_from_text(text: str) -> ApplyRules:
     return rules_of(json.loads(text)) if text else DEFAULT_RULES
 
 
-def rules_of(properties: Mapping[str, Any]) -> ApplyRules:
-    """The rules that a checked policy `apply` declares."""
+def rules_of(properties: Mapping[str, Any], at: Path = ()) -> ApplyRules:
+    """The rules that a checked policy `apply` declares; its properties stand at `at`."""
     rules = tuple(
         ObjectRule(
             Match(**{name: value for name, value in (rule.get("match") or {}).items() if value is not None}),
             tuple(parse_field_path(path) for path in rule.get("ignoreDifferences") or ()),
             tuple(sorted(set(rule.get("handover") or ()))),
             bool(rule.get("replace")),
+            (*at, "objects", index),
         )
-        for rule in properties.get("objects") or ()
+        for index, rule in enumerate(properties.get("objects") or ())
     )
     heal = properties.get("selfHeal")
     return ApplyRules(

@@ -168,6 +168,9 @@ def _serve(name: str, candidate: Candidate, entry: Entry, shared: Shared) -> Com
     if policy is None:
         problems.append(_unknown_policy(candidate, policy_name, shared))
     labels = candidate.application.labels if candidate.application else {}
+    rules = _apply_rules(candidate, shared.fleet.name)
+    if not has_errors(problems):
+        problems += _idle_rules(rules, candidate, entry.compiled, shared)
     if policy is not None and not has_errors(problems):
         targets = [Target(name, cluster) for cluster in entry.compiled.by_cluster]
         unmatched = resolve(policy, targets, shared.clusters, {name: labels}).unmatched
@@ -186,9 +189,23 @@ def _serve(name: str, candidate: Candidate, entry: Entry, shared: Shared) -> Com
         policy=policy,
         files=candidate.files,
         problems=tuple(problems),
-        apply=_apply_rules(candidate, shared.fleet.name),
+        apply=rules,
     )
     return entry.last if entry.last == application else application
+
+
+def _idle_rules(rules: ApplyRules, candidate: Candidate, compiled: Compiled, shared: Shared) -> list[Problem]:
+    """Rules that match no object of any release: a name that was mistyped protects nothing, and nobody would notice."""
+    if not rules.objects:
+        return []
+    keys = {ObjectKey.of(manifest) for release in compiled.releases.values() for manifest in release.objects}
+    document = candidate.application.document if candidate.application is not None else shared.fleet.document
+    says, hint = "the rule matches no object of the application", "compare its `match` with `reconciler render`"
+    return [
+        document.problem((*rule.at, "match"), "matches-nothing", says, hint, Severity.WARNING)
+        for rule in rules.objects
+        if keys and not any(rule.match.takes(key) for key in keys)
+    ]
 
 
 def _unknown_policy(candidate: Candidate, name: str, shared: Shared) -> Problem:

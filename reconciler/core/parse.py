@@ -277,7 +277,7 @@ def _build_fleet(document: Document, _findings: list[Finding]) -> Fleet:
             selection=_selection(rule),
             namespace=rule.get("namespace"),
             create_namespace=bool(rule.get("createNamespace")),
-            apply=rules_of(rule.get("apply") or {}),
+            apply=rules_of(rule.get("apply") or {}, ("spec", "directories", index, "apply")),
             at=("spec", "directories", index),
         )
         for index, rule in enumerate(spec.get("directories") or ())
@@ -336,7 +336,7 @@ def _build_application(document: Document, _findings: list[Finding]) -> Applicat
         elif policy["type"] == "override":
             overrides.append(Override(_selection(properties), _component_overrides(properties, at), at))
         elif policy["type"] == "apply":
-            apply = rules_of(properties)
+            apply = rules_of(properties, at)
         else:
             rollout, rollout_at = properties["policy"], (*at, "policy")
     return Application(
