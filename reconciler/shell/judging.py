@@ -26,6 +26,7 @@ from reconciler.core.model import (
     Target,
     TargetVerdict,
 )
+from reconciler.shell.kube_acting import ActingCluster
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_errors import KubeError
 from reconciler.shell.limiter import WriteLimits
@@ -148,7 +149,7 @@ class Judging:
         for key, manifest in sent.objects.items():
             live = observer.live(key)
             if isinstance(live, NotSeen):
-                why = Reason("NotObserved", f"{key} has not been looked at yet")
+                why = _not_observed(key, observer)
                 parts.append(ObjectVerdict(key, Sync.UNKNOWN, Health.UNKNOWN, why))
                 continue
             item = items.get(key)
@@ -156,7 +157,9 @@ class Judging:
             facts = self._facts.get((target, key), Facts())
             verdict, after = judge(manifest, live, item, facts, now_s, self._thresholds, None)
             if verdict.sync is Sync.ASK and live is not None:
-                answer = await self._ask(sent.digest, manifest, live, kube, observer, limits, now)
+                answer = await self._ask(
+                    sent.digest, manifest, live, kube.acting_for(sent.source), observer, limits, now
+                )
                 verdict, after = judge(manifest, live, item, facts, now_s, self._thresholds, answer)
             if after != facts:
                 self._facts[target, key] = after
@@ -171,7 +174,7 @@ class Judging:
         digest: str,
         manifest: Manifest,
         live: Manifest,
-        kube: KubeCluster,
+        kube: ActingCluster,
         observer: Observer,
         limits: WriteLimits,
         now: Now,
@@ -196,6 +199,14 @@ class Judging:
             self._answers.clear()
         self._answers[key] = answer
         return answer
+
+
+def _not_observed(key: ObjectKey, observer: Observer) -> Reason:
+    """Nobody has looked at `key`: why not, if the cluster answers and refuses to show objects of its kind."""
+    problem = observer.problem(GroupKind.of(key)) if observer.reason is None else None
+    if problem is None:
+        return Reason("NotObserved", f"{key} has not been looked at yet")
+    return Reason(problem.code, f"{key.kind} objects cannot be observed: {problem.message}")
 
 
 def _seen_at(sent: SentRelease, observer: Observer) -> Seen:

@@ -320,7 +320,7 @@ class Lane:
             manifest,
             item,
             sent.owner,
-            self.kube,
+            self.kube.acting_for(source),
             self.observer,
             lambda: self._permit(intent),
             known=None if isinstance(cached, NotSeen) else cached,

@@ -14,12 +14,14 @@ RELEASES_MAX = 20_000
 
 @dataclass(frozen=True, slots=True)
 class SentRelease:
-    """A release as it is sent: stamped objects by key, in apply order. `owner` is the value of the owner label."""
+    """A release as it is sent: stamped objects by key, in apply order. `owner` is the value of the owner label,
+    `source` the repository in whose name it is written."""
 
     digest: str
     application: str
     owner: str
     objects: dict[ObjectKey, Manifest]
+    source: str
 
 
 class Releases:
@@ -40,7 +42,7 @@ class Releases:
         assert release is not None, f"release {digest} is assigned and not stored"
         owner = owner_hash(self._installation, source, release.application)
         objects = {ObjectKey.of(item): stamp(item, owner, release.application) for item in release.objects}
-        sent = SentRelease(digest, release.application, owner, objects)
+        sent = SentRelease(digest, release.application, owner, objects, source)
         self._cache[source, digest] = sent
         while len(self._cache) > RELEASES_MAX:
             self._cache.popitem(last=False)
