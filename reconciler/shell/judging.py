@@ -149,7 +149,7 @@ class Judging:
         for key, manifest in sent.objects.items():
             live = observer.live(key)
             if isinstance(live, NotSeen):
-                why = _not_observed(key, observer)
+                why = Reason("NotObserved", f"{key} has not been looked at yet")
                 parts.append(ObjectVerdict(key, Sync.UNKNOWN, Health.UNKNOWN, why))
                 continue
             item = items.get(key)
@@ -199,14 +199,6 @@ class Judging:
             self._answers.clear()
         self._answers[key] = answer
         return answer
-
-
-def _not_observed(key: ObjectKey, observer: Observer) -> Reason:
-    """Nobody has looked at `key`: why not, if the cluster answers and refuses to show objects of its kind."""
-    problem = observer.problem(GroupKind.of(key)) if observer.reason is None else None
-    if problem is None:
-        return Reason("NotObserved", f"{key} has not been looked at yet")
-    return Reason(problem.code, f"{key.kind} objects cannot be observed: {problem.message}")
 
 
 def _seen_at(sent: SentRelease, observer: Observer) -> Seen:
