@@ -172,7 +172,7 @@ def _silent_gate(view: ClusterView, now: Now) -> Gate:
 def _blind_gate(daemon: Daemon, look: Look, now: Now) -> Gate | None:
     """The cluster answers, and for longer than it may be silent it has shown no objects of one of the target's kinds:
     until it does, nothing more is known of them."""
-    lane, verdict = daemon.lanes.get(look.target.cluster), daemon.board.verdicts.get(look.target)
+    lane, verdict = daemon.lanes.get(look.target.cluster), look.verdict
     if lane is None or verdict is None:
         return None
     for kind in sorted({GroupKind.of(part.key) for part in verdict.objects}):
