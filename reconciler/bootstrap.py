@@ -40,10 +40,11 @@ from reconciler.core.model import Now, Reason
 from reconciler.core.objects import Scope as ObjectScope
 from reconciler.core.problems import Problem
 from reconciler.resources import catalogue
-from reconciler.settings import ClusterAccess, Repository, Settings
+from reconciler.settings import Allow, ClusterAccess, Repository, Settings
 from reconciler.shell.daemon import Daemon, DaemonSettings, Ports, SourceSpec
 from reconciler.shell.git_credentials import GitCredentials
 from reconciler.shell.git_source import GitSource
+from reconciler.shell.identity import Identities, Identity, default_identity
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_connect import LazyTransport, MeteredTransport
 from reconciler.shell.kube_http import transport_from_kubeconfig
@@ -261,7 +262,20 @@ def _source(repository: Repository, parts: Parts, executor: ThreadPoolExecutor) 
     return SourceSpec(source, repository.poll_s, FleetSettings(catalogue(), scope))
 
 
-def connect_by_kubeconfig(clusters: Mapping[str, ClusterAccess], *, allow_exec: bool) -> Connect:
+def identities_of(repositories: Sequence[Repository]) -> Identities:
+    """Whom a source's writes are made as. A source that the settings name no more, though something of its is still
+    assigned, has the identity it would have by default: never the daemon's own."""
+    tenants = {repository.name: repository.tenant for repository in repositories}
+
+    def identity(source: str) -> Identity | None:
+        return tenants[source] if source in tenants else default_identity(source)
+
+    return identity
+
+
+def connect_by_kubeconfig(
+    clusters: Mapping[str, ClusterAccess], allow: Allow, identities: Identities = default_identity
+) -> Connect:
     """How `Cluster.spec.credentials` becomes a connection: by its name in the daemon's settings, never by anything that
     stands in Git."""
     ssl_contexts, files, threads = SslContexts(), KubeconfigFiles(), ThreadPerCall()
@@ -276,13 +290,15 @@ def connect_by_kubeconfig(clusters: Mapping[str, ClusterAccess], *, allow_exec: 
             return await transport_from_kubeconfig(
                 access.kubeconfig,
                 access.context or None,
-                allow_exec=allow_exec,
+                allow_exec=allow.kubeconfig_exec,
+                allow_files=allow.kubeconfig_files,
+                allow_insecure=allow.kubeconfig_insecure,
                 ssl_contexts=ssl_contexts,
                 files=files,
                 threads=threads,
             )
 
-        return KubeCluster(cluster.name, MeteredTransport(LazyTransport(make), metrics))
+        return KubeCluster(cluster.name, MeteredTransport(LazyTransport(make), metrics), identities=identities)
 
     return connect
 
@@ -330,7 +346,7 @@ async def _run(settings: Settings) -> int:
     parts = Parts(
         settings.state_dir,
         settings.repositories,
-        connect_by_kubeconfig(settings.clusters, allow_exec=settings.allow.kubeconfig_exec),
+        connect_by_kubeconfig(settings.clusters, settings.allow, identities_of(settings.repositories)),
         settings.allow.protocols,
     )
     assembly = build(parts, daemon_settings(settings), unit_failed)

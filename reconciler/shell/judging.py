@@ -31,6 +31,7 @@ from reconciler.core.model import (
     TargetVerdict,
 )
 from reconciler.core.plan_diff import changed_by
+from reconciler.shell.kube_acting import ActingCluster
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_errors import KubeError
 from reconciler.shell.limiter import WriteLimits
@@ -179,7 +180,8 @@ class Judging:
             verdict, after = judge(manifest, live, item, facts, now_s, self._thresholds, None, rule)
             self._server_says.pop((target, key), None)
             if verdict.sync is Sync.ASK and live is not None:
-                answer = await self._ask(sent, as_sent(manifest, live, rule), live, kube, observer, limits, now)
+                wanted, acting = as_sent(manifest, live, rule), kube.acting_for(sent.source)
+                answer = await self._ask(sent, wanted, live, acting, observer, limits, now)
                 verdict, after = judge(manifest, live, item, facts, now_s, self._thresholds, answer, rule)
                 if isinstance(answer, tuple):
                     self._server_says[target, key] = answer
@@ -196,7 +198,7 @@ class Judging:
         sent: SentRelease,
         manifest: Manifest,
         live: Manifest,
-        kube: KubeCluster,
+        kube: ActingCluster,
         observer: Observer,
         limits: WriteLimits,
         now: Now,

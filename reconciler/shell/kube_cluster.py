@@ -10,6 +10,9 @@ managedFields included, because the comparison needs them.
     async for event in cluster.watch("v1", "ConfigMap", "reconciler.dev/owner", "1234", idle_s=90):
         ...
 
+What is read is read with the connection's own identity. What is written, or tried by a dry-run, is written in the name
+of the source it comes from: `cluster.acting_for("payments")` is the same cluster with that identity (`identity.py`).
+
 Why metadata lists instead of Tables for re-syncs: a Table without objects is the cheapest answer there is but names
 neither namespace, uid nor resourceVersion, so it can prove life but not find a missed change; with
 `includeObject=Metadata` it is a metadata list plus printer columns. So `list_versions` asks for
@@ -29,6 +32,8 @@ import orjson
 from reconciler import __version__
 from reconciler.core.digest import digest_of
 from reconciler.core.model import Manifest, ObjectKey, Reason
+from reconciler.shell.identity import Identities, Identity
+from reconciler.shell.kube_acting import ActingCluster
 from reconciler.shell.kube_answers import (
     ObjectVersion,
     Page,
@@ -90,13 +95,16 @@ class KubeCluster:
         field_manager: str = "reconciler",
         user_agent: str = f"reconciler/{__version__}",
         now_s: Callable[[], float] | None = None,
+        identities: Identities | None = None,
     ) -> None:
-        """`now_s` (any monotonic seconds; by default the loop's) limits how often a missing kind is looked up."""
+        """`now_s` (any monotonic seconds; by default the loop's) limits how often a missing kind is looked up.
+        `identities` say with whose rights a source's writes are made; without them it is the connection's own."""
         self.name = name
         self._transport = transport
         self._field_manager = field_manager
         self._user_agent = user_agent
         self._now_s = now_s or (lambda: asyncio.get_running_loop().time())
+        self._identities = identities
         self._served: dict[str, tuple[float, dict[str, Resource]]] = {}
         self._schema: tuple[float, str] = (float("-inf"), "")
         self._slots = asyncio.Semaphore(REQUESTS_AT_ONCE)
@@ -104,6 +112,10 @@ class KubeCluster:
     async def close(self) -> None:
         """Close the transport. May be called twice."""
         await self._transport.close()
+
+    def acting_for(self, source: str) -> ActingCluster:
+        """This cluster as `source` may write to it."""
+        return ActingCluster(self, self._identities(source) if self._identities is not None else None)
 
     # ---- discovery ---------------------------------------------------------------------------------------------
 
@@ -178,10 +190,18 @@ class KubeCluster:
             return None
 
     async def apply(
-        self, manifest: Manifest, *, uid: str | None, force: bool, dry_run: bool, resource_version: str | None = None
+        self,
+        manifest: Manifest,
+        *,
+        uid: str | None,
+        force: bool,
+        dry_run: bool,
+        resource_version: str | None = None,
+        identity: Identity | None = None,
     ) -> Manifest:
         """Server-side apply; the object after it. With `uid` the object must be the one that was read, else
-        ObjectConflictError; without, it is created if absent. `force` takes fields over from other managers."""
+        ObjectConflictError; without, it is created if absent. `force` takes fields over from other managers.
+        With `identity` its rights decide, not the connection's."""
         if resource_version and not uid:
             raise ValueError("an apply with a resourceVersion alone would create a deleted object again")
         key = ObjectKey.of(manifest)
@@ -194,7 +214,7 @@ class KubeCluster:
         query = [("fieldManager", self._field_manager), ("fieldValidation", "Strict")]
         query += [("force", "true")] if force else []
         query += [("dryRun", "All")] if dry_run else []
-        attempt = Attempt(writes=not dry_run, key=key)
+        attempt = Attempt(writes=not dry_run, key=key, identity=identity)
         answer = await self._json(
             "PATCH", path, attempt, query=tuple(query), body=body, content_type="application/apply-patch+yaml"
         )
@@ -202,13 +222,20 @@ class KubeCluster:
         return answer if dry_run and ObjectKey.of(answer) == key else self._object(answer, attempt)
 
     async def set_managed_fields(
-        self, api_version: str, key: ObjectKey, fields: list[dict[str, Any]], *, uid: str, resource_version: str
+        self,
+        api_version: str,
+        key: ObjectKey,
+        fields: list[dict[str, Any]],
+        *,
+        uid: str,
+        resource_version: str,
+        identity: Identity | None = None,
     ) -> Manifest:
         """Replace the record of who owns what, of exactly the object that was read (another version:
-        ObjectConflictError). Nothing else of it changes."""
+        ObjectConflictError). Nothing else of it changes. With `identity` its rights decide."""
         path = await self._path(api_version, key.kind, key.namespace, key.name)
         metadata = {"uid": uid, "resourceVersion": resource_version, "managedFields": fields}
-        attempt = Attempt(writes=True, key=key)
+        attempt = Attempt(writes=True, key=key, identity=identity)
         query = (("fieldManager", self._field_manager),)
         body, kind = {"metadata": metadata}, "application/merge-patch+json"
         return self._object(
@@ -216,9 +243,17 @@ class KubeCluster:
             attempt,
         )
 
-    async def delete(self, api_version: str, key: ObjectKey, uid: str, propagation: str = "Background") -> bool:
+    async def delete(
+        self,
+        api_version: str,
+        key: ObjectKey,
+        uid: str,
+        propagation: str = "Background",
+        *,
+        identity: Identity | None = None,
+    ) -> bool:
         """Delete the object with this `uid` (another one: ObjectConflictError). True if it is gone now, False if the
-        server accepted it and finalizers or a grace period hold it back."""
+        server accepted it and finalizers or a grace period hold it back. With `identity` its rights decide."""
         path = await self._path(api_version, key.kind, key.namespace, key.name)
         options = {
             "apiVersion": "v1",
@@ -227,7 +262,7 @@ class KubeCluster:
             "preconditions": {"uid": uid},
         }
         try:
-            answer = await self._json("DELETE", path, Attempt(writes=True, key=key), body=options)
+            answer = await self._json("DELETE", path, Attempt(writes=True, key=key, identity=identity), body=options)
         except NotFoundError:
             return True
         # The server answers a Status once the object is gone, and the object itself while something holds it.
@@ -316,7 +351,7 @@ class KubeCluster:
             ("timeoutSeconds", str(WATCH_SERVER_TIMEOUT_S)),
         ]
         query += [("labelSelector", selector)] if selector else []
-        request = self._request("GET", path, tuple(query), timeout_s=WATCH_CONNECT_TIMEOUT_S)
+        request = self._request("GET", path, tuple(query), READ, timeout_s=WATCH_CONNECT_TIMEOUT_S)
         try:
             async with self._transport.stream(request) as stream:
                 if stream.status != 200:
@@ -346,6 +381,7 @@ class KubeCluster:
         method: str,
         path: str,
         query: tuple[tuple[str, str], ...],
+        attempt: Attempt,
         *,
         accept: str = "application/json",
         content_type: str = "",
@@ -354,6 +390,7 @@ class KubeCluster:
     ) -> Request:
         headers = [("accept", accept), ("user-agent", self._user_agent)]
         headers += [("content-type", content_type)] if body else []
+        headers += attempt.identity.headers() if attempt.identity is not None else ()
         return Request(method, path, query, tuple(headers), body, timeout_s)
 
     async def _json(
@@ -373,6 +410,7 @@ class KubeCluster:
             method,
             path,
             query,
+            attempt,
             accept=accept,
             content_type=content_type,
             body=b"" if body is None else encode(body),

@@ -307,7 +307,8 @@ class Lane:
         rule = sent.by_object.get(intent.key)
         wanted = Wanted(manifest, item, sent.owner, sent.rules, rule, known, sent.former_owner)
         now_wall = self.context.clock.now().wall
-        outcome = await perform(intent, wanted, self.kube, self.observer, lambda: self._permit(intent), now_wall)
+        cluster = self.kube.acting_for(sent.source)
+        outcome = await perform(intent, wanted, cluster, self.observer, lambda: self._permit(intent), now_wall)
         result = "later" if isinstance(outcome, Later) else str(outcome.state)
         self.context.metrics.add("intents", verb=str(intent.verb), outcome=result)
         if isinstance(outcome, Later) or outcome.reason is not None:

@@ -106,7 +106,7 @@ async def _sent(daemon: Daemon, look: Look, release: Release) -> SentRelease:
     text = await daemon.context.store.read("apply-rules", lambda tx: tx.apply_rules(application))
     rules = rules_from_text(text)
     by_object = rules_by_object(rules, release.objects)
-    return SentRelease(release.digest, release.application, owner, objects, rules, by_object)
+    return SentRelease(release.digest, release.application, owner, objects, source, rules, by_object)
 
 
 def _object_diff(

@@ -16,14 +16,15 @@ RELEASES_MAX = 20_000
 
 @dataclass(frozen=True, slots=True)
 class SentRelease:
-    """A release as it is sent: stamped objects by key, in apply order. `owner` is the value of the owner label; `rules`
-    say how its objects are written, `by_object` what of each was handed over; `former_owner` is the mark that its
-    application had under an earlier name."""
+    """A release as it is sent: stamped objects by key, in apply order. `owner` is the value of the owner label,
+    `source` the repository in whose name it is written; `rules` say how its objects are written, `by_object` what of
+    each was handed over; `former_owner` is the mark that its application had under an earlier name."""
 
     digest: str
     application: str
     owner: str
     objects: dict[ObjectKey, Manifest]
+    source: str
     rules: ApplyRules = DEFAULT_RULES
     by_object: dict[ObjectKey, ObjectRule] = field(default_factory=dict)
     former_owner: str = ""
@@ -55,7 +56,7 @@ class Releases:
         parsed = rules_from_text(rules)
         by_object = rules_by_object(parsed, release.objects)
         former = owner_hash(self._installation, source, parsed.former) if parsed.former else ""
-        sent = SentRelease(digest, release.application, owner, objects, parsed, by_object, former)
+        sent = SentRelease(digest, release.application, owner, objects, source, parsed, by_object, former)
         self._cache[source, digest, rules] = sent
         while len(self._cache) > RELEASES_MAX:
             self._cache.popitem(last=False)

@@ -27,6 +27,7 @@ from reconciler.core.fleet_model import FleetSettings
 from reconciler.core.model import Reason, Target
 from reconciler.resources import catalogue
 from reconciler.shell.daemon import Daemon, DaemonSettings, Ports, SourceSpec
+from reconciler.shell.identity import default_identity
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.metrics import Metrics
 from reconciler.shell.ports import Tx
@@ -133,6 +134,7 @@ class World:
                 cluster.name,
                 self._transport(known, generation),
                 now_s=lambda: clock.now().monotonic,
+                identities=default_identity,
             )
 
         return Ports(
@@ -300,6 +302,9 @@ class _Checked:
                 world.before_write(self._cluster, request)
             except Violation as violation:
                 world.failures.append(violation)
+        whom = dict(request.headers).get("Impersonate-User", "")
+        if whom != ("" if request.method == "GET" else default_identity(SOURCE).user):
+            world.failures.append(AssertionError(f"{request.method} {request.path} is made as {whom or 'the daemon'}"))
         if request.method != "GET":
             world.note(f"{self._cluster} {request.method} {request.path} {len(request.body)}")
         return await self._inner.request(request)

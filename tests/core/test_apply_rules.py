@@ -22,7 +22,9 @@ from reconciler.core.diff import compare
 from reconciler.core.field_paths import FieldPathError, Key, last_writer, parse_field_path, writers_of
 from reconciler.core.model import Manifest, ObjectKey, Sync
 from reconciler.core.moves import moved_job
+from reconciler.core.problems import Severity
 from reconciler.core.waits import FINALIZERS_DEADLINE_S, finalizers_hold, not_ready
+from tests.core.fleets import FLEET, application, build, config_map, fleet_files, manifests
 
 OWNER = "0123456789abcdef0123456789abcdef"
 
@@ -407,3 +409,25 @@ def placed(kind: str, namespace: str, version: str = "flink.apache.org/v1beta1",
 def test_a_job_that_changes_its_namespace(before: list[Manifest], after: list[Manifest], moved: bool) -> None:
     kind = before[0]["kind"] if before else ""
     assert moved_job(before, after) == (f"{kind} orders from namespace a to b" if moved else "")
+
+
+# ---- in a fleet ----------------------------------------------------------------------------------------------------
+
+
+def test_a_rule_of_apply_that_matches_no_object_is_a_warning() -> None:
+    rules = "{match: {kind: ConfigMap}, replace: true}, {match: {kind: ConfigMp}, replace: true}"
+    policy = f"  - {{type: apply, properties: {{objects: [{rules}]}}}}\n"
+    snapshot = build(fleet_files(**{"apps/one/app.yaml": application("one", manifests("one"), policy)})).snapshot
+    (found,) = snapshot.problems
+    assert (found.file, found.code, found.severity) == ("apps/one/app.yaml", "matches-nothing", Severity.WARNING)
+    one = snapshot.applications["test/one"]
+    assert one.blocked is None
+    assert [rule.match.kind for rule in one.apply.objects] == ["ConfigMap", "ConfigMp"]
+
+
+def test_rules_of_a_directory_stand_in_the_fleet() -> None:
+    rule = "{path: apps/two, apply: {adopt: ifUnowned, objects: [{match: {name: nobody}, replace: true}]}}"
+    fleet = FLEET.replace("policies: policies,", f"policies: policies, directories: [{rule}],")
+    snapshot = build(fleet_files(**{"fleet.yaml": fleet, "apps/two/x.yaml": config_map("x")})).snapshot
+    assert snapshot.applications["test/two"].apply.adopt == "ifUnowned"
+    assert [(found.file, found.code) for found in snapshot.problems] == [("fleet.yaml", "matches-nothing")]

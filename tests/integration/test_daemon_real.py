@@ -1,4 +1,5 @@
-"""The daemon against a real kube-apiserver beside simulated clusters: what it writes is taken, and seen again."""
+"""The daemon against a real kube-apiserver beside simulated clusters: what it writes is taken, and seen again.
+It has the rights that deploy/ gives it, and no others."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import pytest
 from tests.control_plane.server import ControlPlane, call
 from tests.integration.live_fleet import APPLICATION, LiveFleet
 from tests.integration.real_operator import GROUP, RealOperator
+from tests.integration.shipped_access import CLUSTER_ACCESS, FLEET, daemon_kubeconfig, install
 
 pytestmark = pytest.mark.controlplane
 
@@ -29,8 +31,12 @@ def test_initial_sync_change_and_repair(control_plane: ControlPlane, tmp_path: P
     text = text.replace("  policies:\n", CONFIG + "  policies:\n")
     deployment = f"{GROUP}/namespaces/{NAMESPACE}/flinkdeployments/orders"
     notes = f"/api/v1/namespaces/{NAMESPACE}/configmaps/notes"
-    real = {REAL: control_plane.kubeconfig}
-    with LiveFleet(tmp_path, [REAL, "c1"], app=text, real=real) as fleet, RealOperator(control_plane, NAMESPACE):
+    install(control_plane, CLUSTER_ACCESS, FLEET)
+    real = {REAL: daemon_kubeconfig(control_plane, tmp_path / "real.kubeconfig")}
+    with (
+        LiveFleet(tmp_path, [REAL, "c1"], app=text, real=real, impersonate={}) as fleet,
+        RealOperator(control_plane, NAMESPACE),
+    ):
         fleet.commit("orders:1")
         with fleet.daemon() as daemon:
             daemon.ready()

@@ -39,6 +39,13 @@ class Server:
     asked: int = 0
     failures: int = 0
 
+    reason: Reason | None = None
+
+    def acting_for(self, source: str) -> Server:
+        """As KubeCluster.acting_for: whoever asks gets the same answer."""
+        assert source == "fleet"
+        return self
+
     async def apply(self, manifest: Manifest, **how: Any) -> Manifest:
         """One dry-run."""
         assert how["dry_run"], manifest
@@ -80,7 +87,7 @@ class Bench:
         self.server = Server(answer)
         self.server.cache.offer(live or _doubtful(), 5.0)
         self.judging = Judging(Thresholds(), 10.0)
-        self.judging.assign(TARGET, SentRelease("d1", "fleet/orders", "abc", {JOB: flink_deployment()}))
+        self.judging.assign(TARGET, SentRelease("d1", "fleet/orders", "abc", {JOB: flink_deployment()}, "fleet"))
         self.limits = WriteLimits(Limiter(0.001, tokens), Limiter(1000.0, 1000.0))
         self.at_s = 10.0
 
@@ -131,7 +138,8 @@ def test_other_rules_ask_anew() -> None:
     bench = Bench(REFUSED)
     bench.look()
     bench.judging.assign(
-        TARGET, SentRelease("d1", "fleet/orders", "abc", {JOB: flink_deployment()}, ApplyRules(conflicts="fail"))
+        TARGET,
+        SentRelease("d1", "fleet/orders", "abc", {JOB: flink_deployment()}, "fleet", ApplyRules(conflicts="fail")),
     )
     bench.look()
     assert bench.server.asked == 2
@@ -187,7 +195,7 @@ def test_a_target_is_as_fresh_as_its_oldest_kind_and_bad_news_as_its_newest() ->
     }
     bench = Bench(REFUSED, live)
     objects = {JOB: flink_deployment(), CONFIG: config}
-    bench.judging.assign(TARGET, SentRelease("d2", "fleet/orders", "abc", objects))
+    bench.judging.assign(TARGET, SentRelease("d2", "fleet/orders", "abc", objects, "fleet"))
     bench.server.cache.offer(applied(config), 5.0)
     bench.server.kinds = {GroupKind.of(JOB): 30.0, GroupKind.of(CONFIG): 8.0}
     verdict = bench.look()
