@@ -37,7 +37,8 @@ _FAILED_BYTES_MAX = 4096
 @dataclass(frozen=True, slots=True)
 class WorkerLimits:
     """What one item may take: seconds of processor time, seconds in all, bytes of memory, of itself and of its answer;
-    and how long a child may take to start. After `ended_max` items of a request had to be ended the rest is not tried."""
+    and how long a child may take to start. After `ended_max` items of a request that had to be ended the
+    rest is not tried."""
 
     cpu_s: float = 1.0
     deadline_s: float = 20.0
