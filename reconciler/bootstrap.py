@@ -57,7 +57,7 @@ from reconciler.shell.store.opening import open_store
 from reconciler.shell.store.sqlite import SqlStore
 from reconciler.shell.store.timed import TimedStore
 from reconciler.shell.transport import Transport
-from reconciler.shell.worker import Workers
+from reconciler.shell.worker import Worker, Workers
 
 _LOG = logging.getLogger(__name__)
 
@@ -254,6 +254,15 @@ def build(parts: Parts, settings: DaemonSettings, on_failure: OnFailure) -> Asse
 def evaluator(executors: Sequence[Executor]) -> Workers:
     """What runs the rules of health policies: one process for each executor, started when the first rule is to run."""
     return Workers(HEALTH_RULES, executors, monotonic=time.monotonic)
+
+
+def evaluate_once(items: Sequence[bytes]) -> list[bytes | Reason]:
+    """The same for a command that has some items to evaluate and then ends. Blocks."""
+    worker = Worker(HEALTH_RULES, time.monotonic)
+    try:
+        return worker.run(items)
+    finally:
+        worker.kill()
 
 
 def _source(repository: Repository, parts: Parts, executor: ThreadPoolExecutor) -> SourceSpec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reconciler.core import fleet_health
+from reconciler.core.health_rules import HealthPolicies
 from reconciler.core.model import Manifest
 from tests.core.fleets import application, build, errors, fleet_files, manifests, problem
 
@@ -21,8 +22,8 @@ PATH = "policies/health.yaml"
 CONFIG_MAP: Manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "one"}}
 
 
-def names(snapshot: fleet_health.HealthPolicies) -> list[str]:
-    return [policy.name for policy in snapshot.policies]
+def names(policies: HealthPolicies) -> list[str]:
+    return [policy.name for policy in policies.policies]
 
 
 def test_a_fleet_has_the_shipped_policies_and_its_own() -> None:
