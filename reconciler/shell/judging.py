@@ -184,7 +184,7 @@ class Judging:
         policies = self._policies.get(target, NO_POLICIES)
         custom = await self._evaluated(target, observer, now)
         for key, manifest in sent.objects.items():
-            by_policy, live = custom.get(key, (None, observer.live(key)))
+            by_policy, live = custom[key] if key in custom else (None, observer.live(key))
             if isinstance(live, NotSeen):
                 why = Reason("NotObserved", f"{key} has not been looked at yet")
                 parts.append(ObjectVerdict(key, Sync.UNKNOWN, Health.UNKNOWN, why))
@@ -213,7 +213,8 @@ class Judging:
         """The live objects of `target` that a health policy judges by rules."""
         policies = self._policies.get(target, NO_POLICIES)
         for key, manifest in self._sent[target].objects.items() if policies.policies else ():
-            policy, live = policies.rules_for(manifest), observer.live(key)
+            policy = policies.rules_for(manifest)
+            live = observer.live(key) if policy is not None else None
             if policy is not None and live is not None and not isinstance(live, NotSeen):
                 yield key, Asked(policy, policies.digest(policy), live)
 
