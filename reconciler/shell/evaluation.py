@@ -27,6 +27,8 @@ BATCH_MAX, BATCH_BYTES_MAX = 256, 4 * 1024 * 1024
 #: So often within this time a policy's rules may have to be ended before they are left alone for the rest of it. What
 #: had to be ended is believed for as long: it may have been a moment of the machine's.
 ENDED_MAX, ENDED_WITHIN_S = 3, 600.0
+#: So long an evaluator that does not start is not asked again: each try may take a while.
+UNAVAILABLE_S = 30.0
 _ENDED = frozenset({"EvaluationTimedOut", "EvaluationCrashed"})
 _PASSES = frozenset({"EvaluatorUnavailable", "EvaluationSuspended"})
 
@@ -60,6 +62,7 @@ class HealthEvaluations:
         self._evaluator = evaluator
         self._outcomes: OrderedDict[tuple[str, str, str], _Remembered] = OrderedDict()
         self._ended: OrderedDict[str, deque[float]] = OrderedDict()
+        self._unavailable: tuple[float, Reason] | None = None
 
     async def outcomes(self, asked: Sequence[Asked], now_s: float) -> list[Outcome]:
         """One outcome for each of `asked`, in their order. `now_s` is Now.monotonic."""
@@ -85,6 +88,9 @@ class HealthEvaluations:
         return self._left_alone(asked, now_s)
 
     def _left_alone(self, asked: Asked, now_s: float) -> Outcome | None:
+        """Why its rules are not tried now; None if they may be."""
+        if self._unavailable is not None and now_s < self._unavailable[0]:
+            return Outcome(error=self._unavailable[1])
         times = self._ended.get(asked.digest)
         if times is None or len(times) < ENDED_MAX or now_s - times[0] >= ENDED_WITHIN_S:
             return None
@@ -98,6 +104,8 @@ class HealthEvaluations:
         else:
             named = f"the rules of health policy {asked.policy.name}: {answer.message}"
             outcome, until_s = Outcome(error=Reason(answer.code, named)), now_s + ENDED_WITHIN_S
+            if answer.code == "EvaluatorUnavailable":
+                self._unavailable = (now_s + UNAVAILABLE_S, Reason(answer.code, answer.message))
             if answer.code in _PASSES:
                 return outcome
             if answer.code in _ENDED:

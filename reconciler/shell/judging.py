@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from reconciler.core.as_sent import as_sent
 from reconciler.core.diff import content_digest, same_after_dry_run
 from reconciler.core.digest import digest_of
 from reconciler.core.explain_diff import Change
 from reconciler.core.health import Custom, Thresholds
-from reconciler.core.health_rules import NO_POLICIES, HealthPolicies
+from reconciler.core.health_rules import NO_POLICIES, NOT_EVALUATED, HealthPolicies
 from reconciler.core.judge import Answer, Seen, is_disabled, judge, judge_target
 from reconciler.core.model import (
     Facts,
@@ -61,6 +62,13 @@ class Judged:
     facts: list[tuple[Target, ObjectKey, Facts]] = field(default_factory=list)
     dropped: list[Target] = field(default_factory=list)
     rechecks: list[float] = field(default_factory=list)
+
+
+class _Evaluated(NamedTuple):
+    """A live object, and what the rules of its health policy gave for it."""
+
+    live: Manifest
+    custom: Custom
 
 
 class Judging:
@@ -184,7 +192,12 @@ class Judging:
         policies = self._policies.get(target, NO_POLICIES)
         custom = await self._evaluated(target, observer, now)
         for key, manifest in sent.objects.items():
-            by_policy, live = custom[key] if key in custom else (None, observer.live(key))
+            policy = policies.rules_for(manifest)
+            # One that came in since then is judged as soon as it is evaluated, and not by anything else before.
+            live, by_policy = custom.get(key) or (
+                observer.live(key),
+                None if policy is None else Custom(policy, NOT_EVALUATED),
+            )
             if isinstance(live, NotSeen):
                 why = Reason("NotObserved", f"{key} has not been looked at yet")
                 parts.append(ObjectVerdict(key, Sync.UNKNOWN, Health.UNKNOWN, why))
@@ -218,15 +231,13 @@ class Judging:
             if policy is not None and live is not None and not isinstance(live, NotSeen):
                 yield key, Asked(policy, policies.digest(policy), live)
 
-    async def _evaluated(
-        self, target: Target, observer: Observer, now: Now
-    ) -> dict[ObjectKey, tuple[Custom | None, Manifest]]:
+    async def _evaluated(self, target: Target, observer: Observer, now: Now) -> dict[ObjectKey, _Evaluated]:
         """What the rules give for them, each with the object it is about: a newer one may come in meanwhile, and makes
         the target due again."""
         asked = list(self._asked(target, observer))
         outcomes = await self._evaluations.outcomes([each for _, each in asked], now.monotonic)
         found = zip(asked, outcomes, strict=True)
-        return {key: (Custom(each.policy, outcome), each.live) for (key, each), outcome in found}
+        return {key: _Evaluated(each.live, Custom(each.policy, outcome)) for (key, each), outcome in found}
 
     async def _ask(
         self,

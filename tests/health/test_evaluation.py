@@ -102,9 +102,10 @@ def test_a_policy_that_keeps_having_to_be_ended_is_left_alone_and_others_are_not
 def test_nobody_s_fault_is_not_remembered() -> None:
     evaluator = Counting(lambda _item: Reason("EvaluatorUnavailable", "it does not start"))
     evaluations = HealthEvaluations(evaluator)
-    for _ in range(5):
-        assert codes(outcomes(evaluations, asked("1"))) == ["EvaluatorUnavailable"]
-    assert evaluator.calls == [1] * 5
+    for look in range(9):
+        now_s = look * evaluation.UNAVAILABLE_S / 2
+        assert codes(outcomes(evaluations, asked("1"), now_s=now_s)) == ["EvaluatorUnavailable"]
+    assert evaluator.calls == [1] * 5, "it is asked again, but not at every look"
 
 
 def test_memory_is_bounded() -> None:
