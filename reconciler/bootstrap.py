@@ -58,6 +58,7 @@ from reconciler.shell.store.opening import open_store
 from reconciler.shell.store.sqlite import SqlStore
 from reconciler.shell.store.timed import TimedStore
 from reconciler.shell.transport import Transport
+from reconciler.shell.worker import Worker, Workers
 
 _LOG = logging.getLogger(__name__)
 
@@ -67,6 +68,9 @@ R = TypeVar("R")
 DATABASE = "reconciler.db"
 GIT_DIRECTORY = "git"
 READER_THREADS = 2
+#: Processes that run expressions from Git, and the function that they run.
+EVALUATORS = 2
+HEALTH_RULES = "reconciler.core.health_cel:answer"
 #: Sockets and pipes of a thousand clusters and a hundred repositories, with room to spare.
 FILES_WANTED = 65_536
 #: How long after `shutdownTimeout` the process is ended whatever still runs (a name lookup cannot be interrupted).
@@ -209,7 +213,8 @@ def build(parts: Parts, settings: DaemonSettings, on_failure: OnFailure) -> Asse
     """Open the store and make a daemon, not yet started. Called on the loop that is to run it. Raises StoreError."""
     writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
     readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="store-reader")
-    executors = [writer, readers]
+    evaluators = [ThreadPoolExecutor(1, thread_name_prefix=f"evaluator-{number}") for number in range(EVALUATORS)]
+    executors = [writer, readers, *evaluators]
     try:
         store = open_store(
             parts.state_dir / DATABASE, new_id=lambda: uuid.uuid4().hex, executor=writer, readers=readers
@@ -237,6 +242,7 @@ def build(parts: Parts, settings: DaemonSettings, on_failure: OnFailure) -> Asse
         schedule=schedule,
         sources=sources,
         connect=lambda cluster: parts.connect(cluster, metrics),
+        evaluator=evaluator(evaluators),
         notifier=parts.notifier or LogNotifier(),
         random=number,
         metrics=metrics,
@@ -244,6 +250,20 @@ def build(parts: Parts, settings: DaemonSettings, on_failure: OnFailure) -> Asse
         on_failure=on_failure,
     )
     return Assembly(Daemon(ports, settings), store, clock, metrics, executors)
+
+
+def evaluator(executors: Sequence[Executor]) -> Workers:
+    """What runs the rules of health policies: one process for each executor, started when the first rule is to run."""
+    return Workers(HEALTH_RULES, executors, monotonic=time.monotonic)
+
+
+def evaluate_once(items: Sequence[bytes]) -> list[bytes | Reason]:
+    """The same for a command that has some items to evaluate and then ends. Blocks."""
+    worker = Worker(HEALTH_RULES, time.monotonic)
+    try:
+        return worker.run(items)
+    finally:
+        worker.kill()
 
 
 def _source(repository: Repository, parts: Parts, executor: ThreadPoolExecutor) -> SourceSpec:

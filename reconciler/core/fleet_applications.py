@@ -16,7 +16,9 @@ from reconciler.core.compile import Compiled, Inputs, compile_application, compi
 from reconciler.core.documents import Cluster, Fleet, RolloutPolicy
 from reconciler.core.fleet_candidates import Candidate, find
 from reconciler.core.fleet_files import Held, ParsedFile, Selected
+from reconciler.core.fleet_health import BlockedHealth, health_is_blocked
 from reconciler.core.fleet_model import CompiledApplication, Entry, FleetCache, FleetSettings
+from reconciler.core.health_rules import HealthPolicies
 from reconciler.core.model import ObjectKey, Reason, Target
 from reconciler.core.ownership import RENAMED_FROM
 from reconciler.core.problems import Problem, Severity, has_errors
@@ -36,6 +38,8 @@ class Shared:
     blocked_clusters: Mapping[str, Reason]
     policies: Mapping[str, RolloutPolicy]
     blocked_policies: Mapping[str, Reason]
+    health: HealthPolicies
+    blocked_health: tuple[BlockedHealth, ...]
     settings: FleetSettings
     problems: tuple[Problem, ...]
     unmatched_directories: bool
@@ -156,7 +160,8 @@ def _serve(name: str, candidate: Candidate, entry: Entry, shared: Shared) -> Com
         and last.policy is policy
         and last.apply == _apply_rules(candidate, shared.fleet.name)
     )
-    if last is not None and same and policy_name not in shared.blocked_policies:
+    unjudged = health_is_blocked(shared.blocked_health, entry.claims)
+    if last is not None and same and policy_name not in shared.blocked_policies and unjudged is None:
         # The same compilation was shown before, for the same clusters and under the same policy.
         return last
     problems = list(entry.compiled.problems)
@@ -165,6 +170,8 @@ def _serve(name: str, candidate: Candidate, entry: Entry, shared: Shared) -> Com
         problems.append(shared.fleet.document.problem(candidate.rule.at, "no-targets", says))
     if policy_name in shared.blocked_policies:
         return _blocked(name, candidate, entry.last, shared.blocked_policies[policy_name], tuple(problems))
+    if unjudged is not None:
+        return _blocked(name, candidate, entry.last, unjudged, tuple(problems))
     if policy is None:
         problems.append(_unknown_policy(candidate, policy_name, shared))
     labels = candidate.application.labels if candidate.application else {}

@@ -19,7 +19,7 @@ from reconciler.core.diff import Comparison, compare
 from reconciler.core.explain_diff import Change
 from reconciler.core.field_paths import last_writer, writers_of
 from reconciler.core.flink_config import flatten, is_flink
-from reconciler.core.health import DEFAULT_THRESHOLDS, Thresholds, evaluate
+from reconciler.core.health import DEFAULT_THRESHOLDS, Custom, Thresholds, evaluate
 from reconciler.core.health_common import map_at, metadata_of, number_at, spoken, text_at
 from reconciler.core.managed_fields import FIELD_MANAGER
 from reconciler.core.model import (
@@ -73,10 +73,12 @@ def judge(
     thresholds: Thresholds = DEFAULT_THRESHOLDS,
     answer: Answer | None = None,
     rule: ObjectRule | None = None,
+    custom: Custom | None = None,
 ) -> tuple[ObjectVerdict, Facts]:
     """Judge one object. `desired` is the stamped manifest as sent (None: no longer declared), `live` the object as read
     (None: it is not there), `item` its row in the inventory. `answer` is the server's where the client had to ask: it
-    was asked about exactly this live object and this manifest. `rule` says what of the object was handed over."""
+    was asked about exactly this live object and this manifest. `rule` says what of the object was handed
+    over, `custom` is the health policy that judges it."""
     key = _key(desired, live, item)
     if live is None:
         return _absent(key, desired), facts
@@ -90,7 +92,7 @@ def judge(
     sent = None if desired is None else as_sent(desired, live, rule)
     comparison = _settled(_compared(sent, live), answer, sent, live)
     replaced = bool(item is not None and item.uid and item.uid != uid)
-    found, reason, facts = evaluate(live, Facts() if replaced else facts, now_s, thresholds, desired)
+    found, reason, facts = evaluate(live, Facts() if replaced else facts, now_s, thresholds, desired, custom)
     if replaced:
         found, reason = Health.PROGRESSING, Reason("Recreated", "somebody deleted and recreated it")
     message = "" if comparison.reason.code == "InSync" else comparison.reason.message

@@ -34,13 +34,15 @@ from reconciler.core.documents import (
     TraitUse,
 )
 from reconciler.core.formats import duration_s, is_dns_label
+from reconciler.core.health_rules import HealthPolicy
 from reconciler.core.ownership import OWN_PREFIX, RENAMED_FROM
+from reconciler.core.parse_health import build_health_policy, check_health_policy
 from reconciler.core.parse_policy import build_policy, check_policy
 from reconciler.core.problems import Problem, Severity
 from reconciler.core.schema import Finding, check, suggest
 from reconciler.core.yaml_kube import Document, Loaded, Path, load
 
-_OWN_KINDS = {"Fleet", "Cluster", "RolloutPolicy", "TraitDefinition", *schemas.LATER_KINDS}
+_OWN_KINDS = {"Fleet", "Cluster", "RolloutPolicy", "HealthPolicy", "TraitDefinition", *schemas.LATER_KINDS}
 _POLICY_SCHEMAS = {
     "topology": schemas.TOPOLOGY,
     "override": schemas.OVERRIDE,
@@ -371,10 +373,13 @@ _CHECKS: dict[str, Callable[[Mapping[str, Any]], list[Finding]]] = {
     "Cluster": _check_cluster,
     "Application": _check_application,
     "RolloutPolicy": check_policy,
+    "HealthPolicy": check_health_policy,
 }
-_BUILDERS: dict[str, Callable[[Document, list[Finding]], Fleet | Cluster | Application | RolloutPolicy]] = {
+_Value = Fleet | Cluster | Application | RolloutPolicy | HealthPolicy
+_BUILDERS: dict[str, Callable[[Document, list[Finding]], _Value]] = {
     "Fleet": _build_fleet,
     "Cluster": _build_cluster,
     "Application": _build_application,
     "RolloutPolicy": _build_policy,
+    "HealthPolicy": build_health_policy,
 }

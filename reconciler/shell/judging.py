@@ -8,14 +8,16 @@ rules, schema).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from reconciler.core.as_sent import as_sent
 from reconciler.core.diff import content_digest, same_after_dry_run
 from reconciler.core.digest import digest_of
 from reconciler.core.explain_diff import Change
-from reconciler.core.health import Thresholds
+from reconciler.core.health import Custom, Thresholds
+from reconciler.core.health_rules import NO_POLICIES, NOT_EVALUATED, HealthPolicies
 from reconciler.core.judge import Answer, Seen, is_disabled, judge, judge_target
 from reconciler.core.model import (
     Facts,
@@ -31,6 +33,7 @@ from reconciler.core.model import (
     TargetVerdict,
 )
 from reconciler.core.plan_diff import changed_by
+from reconciler.shell.evaluation import Asked, HealthEvaluations
 from reconciler.shell.kube_acting import ActingCluster
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_errors import KubeError
@@ -62,11 +65,20 @@ class Judged:
     rechecks: list[float] = field(default_factory=list)
 
 
+class _Evaluated(NamedTuple):
+    """A live object, and what the rules of its health policy gave for it."""
+
+    live: Manifest
+    custom: Custom
+
+
 class Judging:
     """The judgement of one cluster's targets."""
 
-    def __init__(self, thresholds: Thresholds, check_interval_s: float) -> None:
+    def __init__(self, thresholds: Thresholds, check_interval_s: float, evaluations: HealthEvaluations) -> None:
         self._thresholds = thresholds
+        self._evaluations = evaluations
+        self._policies: dict[Target, HealthPolicies] = {}
         self._check_interval_s = check_interval_s
         self._sent: dict[Target, SentRelease] = {}
         self._target_of: dict[ObjectKey, Target] = {}
@@ -117,6 +129,14 @@ class Judging:
             self._target_of[key] = target
         self._dirty.add(target)
 
+    def follow(self, policies: Mapping[Target, HealthPolicies]) -> None:
+        """These health policies judge the targets' objects from now on; those that are not named have none."""
+        kept = {target: found for target, found in policies.items() if found.policies}
+        for target in self._policies.keys() | kept.keys():
+            if self._policies.get(target) != kept.get(target):
+                self._dirty.add(target)
+        self._policies = kept
+
     def keep(self, targets: set[Target], inventory: Iterable[InventoryItem]) -> None:
         """Forget targets that are assigned nothing any more, and take in the inventory."""
         for target in sorted(set(self._sent) - targets):
@@ -141,7 +161,10 @@ class Judging:
         judged = Judged(dropped=sorted(self._dropped))
         self._dropped.clear()
         due = {target for target, at_s in self._unwell.items() if at_s <= now.monotonic}
-        for target in sorted((self._dirty | due) & set(self._sent)):
+        targets = sorted((self._dirty | due) & set(self._sent))
+        asked = [each for target in targets for _, each in self._asked(target, observer)]
+        await self._evaluations.outcomes(asked, now.monotonic)  # all at once; below it is known
+        for target in targets:
             self._dirty.discard(target)
             self._unwell.pop(target, None)
             verdict, recheck = await self._judge_target(target, observer, kube, limits, now, judged)
@@ -167,8 +190,15 @@ class Judging:
         items = self._items.get(target, {})
         parts: list[ObjectVerdict] = []
         disabled = False
+        policies = self._policies.get(target, NO_POLICIES)
+        custom = await self._evaluated(target, observer, now)
         for key, manifest in sent.objects.items():
-            live = observer.live(key)
+            policy = policies.rules_for(manifest)
+            # One that came in since then is judged as soon as it is evaluated, and not by anything else before.
+            live, by_policy = custom.get(key) or (
+                observer.live(key),
+                None if policy is None else Custom(policy, NOT_EVALUATED),
+            )
             if isinstance(live, NotSeen):
                 why = Reason("NotObserved", f"{key} has not been looked at yet")
                 parts.append(ObjectVerdict(key, Sync.UNKNOWN, Health.UNKNOWN, why))
@@ -177,12 +207,13 @@ class Judging:
             disabled = disabled or is_disabled(live)
             facts = self._facts.get((target, key), Facts())
             rule = sent.by_object.get(key)
-            verdict, after = judge(manifest, live, item, facts, now_s, self._thresholds, None, rule)
+            thresholds = policies.thresholds_for(manifest, self._thresholds)
+            verdict, after = judge(manifest, live, item, facts, now_s, thresholds, None, rule, by_policy)
             self._server_says.pop((target, key), None)
             if verdict.sync is Sync.ASK and live is not None:
                 wanted, acting = as_sent(manifest, live, rule), kube.acting_for(sent.source)
                 answer = await self._ask(sent, wanted, live, acting, observer, limits, now)
-                verdict, after = judge(manifest, live, item, facts, now_s, self._thresholds, answer, rule)
+                verdict, after = judge(manifest, live, item, facts, now_s, thresholds, answer, rule, by_policy)
                 if isinstance(answer, tuple):
                     self._server_says[target, key] = answer
             if after != facts:
@@ -192,6 +223,23 @@ class Judging:
         whole = judge_target(target, sent.digest, parts, items, _seen_at(sent, observer), disabled=disabled)
         unwell = whole.health is not Health.HEALTHY or whole.sync in (Sync.ASK, Sync.UNKNOWN)
         return whole, unwell
+
+    def _asked(self, target: Target, observer: Observer) -> Iterator[tuple[ObjectKey, Asked]]:
+        """The live objects of `target` that a health policy judges by rules."""
+        policies = self._policies.get(target, NO_POLICIES)
+        for key, manifest in self._sent[target].objects.items() if policies.policies else ():
+            policy = policies.rules_for(manifest)
+            live = observer.live(key) if policy is not None else None
+            if policy is not None and live is not None and not isinstance(live, NotSeen):
+                yield key, Asked(policy, policies.digest(policy), live)
+
+    async def _evaluated(self, target: Target, observer: Observer, now: Now) -> dict[ObjectKey, _Evaluated]:
+        """What the rules give for them, each with the object it is about: a newer one may come in meanwhile, and makes
+        the target due again."""
+        asked = list(self._asked(target, observer))
+        outcomes = await self._evaluations.outcomes([each for _, each in asked], now.monotonic)
+        found = zip(asked, outcomes, strict=True)
+        return {key: _Evaluated(each.live, Custom(each.policy, outcome)) for (key, each), outcome in found}
 
     async def _ask(
         self,

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from reconciler.core.documents import Cluster
+from reconciler.core.health_rules import NO_POLICIES, policies_from_text
 from reconciler.core.model import (
     Assignment,
     ClusterView,
@@ -50,12 +51,14 @@ HEARTBEAT = Kind("v1", "Namespace")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What the store says of this cluster. `rules` are those of applications that have some, as text."""
+    """What the store says of this cluster. `rules` are those of applications that have some, `health`
+    the health policies of each source, both as text."""
 
     assignments: list[Assignment]
     intents: list[Intent]
     inventory: list[InventoryItem]
     rules: dict[str, str]
+    health: dict[str, str]
 
 
 def lane_name(cluster: str) -> str:
@@ -199,11 +202,14 @@ class Lane:
             self._wake_watchers()
 
     def _read(self, tx: Tx) -> Loaded:
+        assignments = tx.assignments(cluster=self.name)
+        sources = [tx.source(name) for name in sorted({assignment.source for assignment in assignments})]
         return Loaded(
-            tx.assignments(cluster=self.name),
+            assignments,
             tx.intents(cluster=self.name, pending=True),
             tx.inventory_of_cluster(self.name),
             tx.apply_rules_of_cluster(self.name),
+            {source.name: source.health_policies for source in sources if source is not None},
         )
 
     async def _take_in(self, loaded: Loaded) -> None:
@@ -223,6 +229,9 @@ class Lane:
         for item in loaded.inventory:
             if all(kind.group_kind != GroupKind.of(item.key) for kind in kinds):
                 kinds.add(Kind(item.api_version, item.key.kind))
+        policies = {source: policies_from_text(text) for source, text in loaded.health.items()}
+        of_source = {target: policies.get(row.source, NO_POLICIES) for target, row in self._assigned.items()}
+        self.judging.follow(of_source)
         self.judging.keep(set(self._assigned), loaded.inventory)
         self._kinds = {target: tuple(sorted(found)) for target, found in of_target.items()}
         self.observer.set_kinds(kinds or {HEARTBEAT})

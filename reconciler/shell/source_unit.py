@@ -19,6 +19,7 @@ from reconciler.core.admit import admit, scopes_of
 from reconciler.core.decide_source import ApplicationDecision, decide_application
 from reconciler.core.documents import Cluster
 from reconciler.core.fleet_model import FleetSettings, FleetSnapshot
+from reconciler.core.health_rules import HealthPolicies, policies_from_text
 from reconciler.core.model import (
     Assignment,
     ClusterView,
@@ -175,12 +176,15 @@ class SourceUnit:
         self._claim(snapshot.fleet)
         self.snapshot, self.commit = snapshot, commit
         self._on_clusters(self.name, snapshot.clusters)
-        written = await self._context.store.transact(
-            f"revision:{self.name}", lambda tx: self._store_revision(tx, commit, snapshot)
+        written, judged_anew = await self._context.store.transact(
+            f"revision:{self.name}",
+            lambda tx: (self._store_revision(tx, commit, snapshot), self._store_health(tx, snapshot)),
         )
         for name in written:
             for cluster in sorted(snapshot.applications[name].targets if name in snapshot.applications else ()):
                 self._context.hub.wake(f"lane:{cluster}", INTENTS)
+        for cluster in sorted(snapshot.clusters) if judged_anew else ():
+            self._context.hub.wake(f"lane:{cluster}", INTENTS)
         changed = changed_applications(before, snapshot) | set(written)
         if before is not None and snapshot.deletions_allowed and not before.deletions_allowed:
             changed |= await self._held_up()
@@ -225,6 +229,22 @@ class SourceUnit:
         for name in written:
             tx.put_apply_rules(name, self.name, asked.get(name, ""))
         return written
+
+    def _store_health(self, tx: Tx, snapshot: FleetSnapshot) -> bool:
+        """Note the health policies in force. True if they changed."""
+        row = tx.source(self.name)
+        if row is None or snapshot.kept is not None:
+            return False
+        policies = {policy.name: policy for policy in snapshot.health.policies}
+        if not snapshot.deletions_allowed:
+            # One that is not there may be missing by mistake: then it still holds.
+            known = policies_from_text(row.health_policies)
+            policies = {**{policy.name: policy for policy in known.policies}, **policies}
+        text = HealthPolicies.of(policies.values()).as_text()
+        if text == row.health_policies:
+            return False
+        tx.put_source(replace(row, health_policies=text))
+        return True
 
     def _note_revision(self, tx: Tx, commit: Commit, snapshot: FleetSnapshot) -> None:
         now = self._context.clock.now()

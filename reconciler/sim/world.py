@@ -24,9 +24,11 @@ from typing import Any
 
 from reconciler.core.documents import Cluster
 from reconciler.core.fleet_model import FleetSettings
+from reconciler.core.health_cel import answer
 from reconciler.core.model import Reason, Target
 from reconciler.resources import catalogue
 from reconciler.shell.daemon import Daemon, DaemonSettings, Ports, SourceSpec
+from reconciler.shell.evaluation import InlineEvaluator
 from reconciler.shell.identity import default_identity
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.metrics import Metrics
@@ -143,6 +145,7 @@ class World:
             schedule=ClockSchedule(lived, number),
             sources={SOURCE: SourceSpec(source, self.poll_s, FleetSettings(catalogue()))},
             connect=connect,
+            evaluator=InlineEvaluator(answer),
             notifier=FaultNotifier(self.notifier, self.plan, generation),
             random=number,
             metrics=Metrics("simulated"),

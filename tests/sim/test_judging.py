@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from reconciler.core import health_cel
 from reconciler.core.apply_rules import ApplyRules
 from reconciler.core.health import Thresholds
 from reconciler.core.model import Manifest, Now, ObjectKey, Reason, Sync, Target, TargetVerdict
+from reconciler.shell.evaluation import HealthEvaluations, InlineEvaluator
 from reconciler.shell.judging import ANSWER_LIFETIME_S, Judging
 from reconciler.shell.kube_errors import (
     BusyError,
@@ -86,7 +88,7 @@ class Bench:
     def __init__(self, answer: Manifest | KubeError, live: Manifest | None = None, tokens: float = 100.0) -> None:
         self.server = Server(answer)
         self.server.cache.offer(live or _doubtful(), 5.0)
-        self.judging = Judging(Thresholds(), 10.0)
+        self.judging = Judging(Thresholds(), 10.0, HealthEvaluations(InlineEvaluator(health_cel.answer)))
         self.judging.assign(TARGET, SentRelease("d1", "fleet/orders", "abc", {JOB: flink_deployment()}, "fleet"))
         self.limits = WriteLimits(Limiter(0.001, tokens), Limiter(1000.0, 1000.0))
         self.at_s = 10.0

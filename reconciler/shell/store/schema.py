@@ -15,7 +15,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 #: The newest revision in migrations/versions.
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 #: Marks a SQLite file as ours ("RCNC"), in its header.
 APPLICATION_ID = 0x52434E43
 
@@ -66,6 +66,7 @@ source = sa.Table(
     _text("problems"),
     _text("last_usable"),
     _text("held"),
+    sa.Column("health_policies", sa.Text, nullable=False, server_default=sa.text("''")),
 )
 
 revision = sa.Table(

@@ -82,6 +82,7 @@ class SourcesTx(TxBase):
                 "problems": row.problems,
                 "last_usable": row.last_usable,
                 "held": row.held,
+                "health_policies": row.health_policies,
             },
         )
 
