@@ -169,6 +169,12 @@ def internal(message: str) -> ApiError:
     return ApiError(status(500, message, reason=""))
 
 
+def internal_error(why: str) -> ApiError:
+    """Something that the server needs for its answer failed."""
+    message = f"Internal error occurred: {why}"
+    return ApiError(status(500, message, reason="InternalError", details={"causes": [{"message": why}]}))
+
+
 def expired(message: str) -> ApiError:
     """A resourceVersion or continue token older than the history."""
     return ApiError(status(410, message))

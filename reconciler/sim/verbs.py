@@ -16,7 +16,7 @@ import orjson
 from reconciler.shell.transport import Response, Stream
 from reconciler.sim import deletions, discovery, problems
 from reconciler.sim.complete import bad_base64, unknown_fields
-from reconciler.sim.problems import ApiError, Status
+from reconciler.sim.problems import ApiError
 from reconciler.sim.reads import JSON_HEADERS, Reads
 from reconciler.sim.requests import (
     APPLY,
@@ -54,16 +54,11 @@ ANSWERS_DELETED = frozenset(
 )
 
 
-#: May refuse a write: (verb, kind, object) -> the refusal, or None.
-Admit = Callable[[str, str, Object], Status | None]
-
-
 class Server(Protocol):
     """What requests are run on. All of it may change while it runs."""
 
     catalog: Catalog
     now: Callable[[], float]
-    admit: Admit | None
 
 
 class Verbs:
@@ -160,7 +155,6 @@ class Verbs:
             elif verb == "update":
                 stored, code = self._update(call, target, body, options, warnings), 200
             elif call.content_type == APPLY:
-                self._admit("patch", target, body)
                 stored, created = self._writer.apply(target, body, options)
                 code = 201 if created else 200
             else:
@@ -182,15 +176,8 @@ class Verbs:
             headers["warning"] = ", ".join(f"299 - {orjson.dumps(text).decode()}" for text in warnings)
         return Response(code, headers, stored.raw)
 
-    def _admit(self, verb: str, target: Target, value: Object) -> None:
-        if self._server.admit is not None:
-            refusal = self._server.admit(verb, target.resource.kind, value)
-            if refusal is not None:
-                raise ApiError(refusal)
-
     def _create(self, call: Call, target: Target, body: Object, options: Options, warnings: list[str]) -> Stored:
         self._check_fields(call, target.resource, body, warnings)
-        self._admit("create", target, body)
         return self._writer.create(target, body, options)
 
     def _update(self, call: Call, target: Target, body: Object, options: Options, warnings: list[str]) -> Stored:
@@ -205,7 +192,6 @@ class Verbs:
         if target.resource.custom and not metadata.get("resourceVersion"):
             cause = problems.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
             raise problems.invalid(target.resource, target.name, [cause])
-        self._admit("update", target, body)
         return self._writer.update(target, live, body, options)
 
     def _patch(self, call: Call, target: Target, body: Object, options: Options, warnings: list[str]) -> Stored:
@@ -217,7 +203,6 @@ class Verbs:
                     f"the {field} of the object ({metadata[field]}) does not match the {field} on the URL ({wanted})"
                 )
         self._check_fields(call, target.resource, merge_patch(live.value, body), warnings)
-        self._admit("patch", target, body)
         return self.merge(target, live, body, options)
 
     def merge(self, target: Target, live: Stored, patch: Object, options: Options) -> Stored:
@@ -262,8 +247,6 @@ class Verbs:
             options = replace(options, dry_run=True)
         before = self._writer.find(target)
         try:
-            live = self._writer.get(target)
-            self._admit("delete", target, live.value)
             preconditions = body.get("preconditions") or {}
             stored, gone = deletions.delete(self._writer, target, options, preconditions=preconditions, policy=policy)
         except ApiError as error:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from reconciler.sim import ownership
+from reconciler.sim import ownership, problems
+from reconciler.sim.complete import complete
 from reconciler.sim.ownership import Entry, Owner
 from reconciler.sim.schema import Resource
 from reconciler.sim.store import Stored
-from reconciler.sim.typed import same
+from reconciler.sim.typed import same, type_errors
 
 Object = dict[str, Any]
 #: Kinds without a spec to count changes of.
@@ -146,6 +147,21 @@ def entries_of_request(sent: Any, known: dict[Owner, Entry]) -> dict[Owner, Entr
     except ValueError:
         return known
     return decoded or known
+
+
+def after_webhooks(
+    resource: Resource, value: Object, changed: Object, entries: dict[Owner, Entry], *, applied: bool
+) -> tuple[Object, dict[Owner, Entry]]:
+    """What mutating webhooks made of a value, and its owners: what the type does not know is lost, defaults are set
+    anew. Nobody owns what was added; managedFields that a webhook writes itself count."""
+    if any(changed["metadata"].get(key) != value["metadata"].get(key) for key in ("name", "namespace")):
+        raise problems.not_simulated("a webhook that renames an object")
+    known = {key: part for key, part in changed.items() if key in resource.node.fields}
+    for path, message in [] if resource.custom else type_errors(resource.node, known):
+        raise problems.internal_error(f"json: cannot unmarshal into Go struct field {resource.kind}{path}: {message}")
+    entries = entries_of_request(changed["metadata"].get("managedFields", []), entries)
+    metadata = {key: part for key, part in changed["metadata"].items() if key != "managedFields"}
+    return complete(resource, {**changed, "metadata": metadata}, value, applied=applied), entries
 
 
 def untidy(resource: Resource, applied: Object) -> tuple[str, ...]:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from reconciler.shell.transport import Request, Stream, Transport
+from reconciler.sim.admission import Fault, Respond, Webhook
 
 T = TypeVar("T")
 Object = dict[str, Any]
@@ -124,7 +125,7 @@ class Api:
     loop: asyncio.AbstractEventLoop
     namespace: str
     spare_namespace: str = ""
-    _names: list[str] = field(default_factory=list)
+    admission: Callable[[Webhook], AbstractContextManager[None]] | None = None
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run to the end on the backend's loop."""
@@ -200,6 +201,12 @@ class Api:
     def delete(self, plural: str, name: str, options: Object | None = None, **query: str) -> Answer:
         """DELETE with options in the body."""
         return self.send("DELETE", self.path(plural, name), options, query=query)
+
+    def webhook(self, name: str, respond: Respond | Fault, **settings: Any) -> AbstractContextManager[None]:
+        """A webhook in force for this test's namespace; those of one test are called in the order of their names."""
+        assert self.admission is not None
+        whole = f"{name}.{self.namespace}.admission.test"
+        return self.admission(Webhook(whole, respond, namespace=self.namespace, **settings))
 
     @contextmanager
     def watch(self, plural: str, *, namespace: str | None = "", accept: str = JSON, **query: str) -> Iterator[Watch]:
