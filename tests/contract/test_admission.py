@@ -14,6 +14,8 @@ DEPLOYMENT: Object = {
     "selector": {"matchLabels": {"a": "b"}},
     "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "main", "image": "i:1"}]}},
 }
+#: A write and its rehearsal: what refuses the one refuses the other.
+QUERIES: tuple[dict[str, str], ...] = ({}, {"dryRun": "All"})
 
 
 def put(path: str, value: Any) -> Callable[[Review], Answer]:
@@ -228,7 +230,7 @@ def test_mutating_webhooks_come_in_the_order_of_their_names(api: Api) -> None:
 
 
 def test_a_webhook_may_ask_to_see_what_later_ones_did(api: Api) -> None:
-    again = {"mutating": True, "reinvocation": "IfNeeded"}
+    again: dict[str, Any] = {"mutating": True, "reinvocation": "IfNeeded"}
     with api.webhook("a", note("a"), **again), api.webhook("b", note("b"), mutating=True):
         assert api.apply("configmaps", "x", {"data": {"k": "v"}}).expect(201)["data"]["seen"] == "aba"
 
@@ -277,7 +279,7 @@ def test_a_refusal_carries_what_the_webhook_said(
     api: Api, status: dict[str, Any], code: int, reason: str | None, end: str, mutating: bool
 ) -> None:
     with api.webhook("deny", refuse(**status), mutating=mutating):
-        for query in ({}, {"dryRun": "All"}):
+        for query in QUERIES:
             error = api.apply("configmaps", "a", {"data": {"k": "v"}}, **query).expect_error(code, reason)
             name = f"deny.{api.namespace}.admission.test"
             assert error["message"] == f'admission webhook "{name}" denied the request{end}'
@@ -288,7 +290,7 @@ def test_a_refusal_carries_what_the_webhook_said(
 def test_a_webhook_may_refuse_updates_alone(api: Api) -> None:
     with api.webhook("frozen", refuse("frozen", 403), operations=("UPDATE",)):
         made = api.apply("configmaps", "a", {"data": {"k": "v"}}).expect(201)
-        for query in ({}, {"dryRun": "All"}, {"force": "true"}):
+        for query in (*QUERIES, {"force": "true"}):
             api.apply("configmaps", "a", {"data": {"k": "w"}}, **query).expect_error(403, None)
         api.merge("configmaps", "a", {"data": {"k": "w"}}).expect_error(403, None)
         api.apply("configmaps", "a", {"data": {"k": "v"}}).expect_error(403, None)
@@ -302,7 +304,7 @@ def test_a_webhook_may_refuse_deletions(api: Api) -> None:
     with api.webhook("keep", refuse("keep it", 403), operations=("DELETE",)):
         for made in (plain, held):
             name = made["metadata"]["name"]
-            for query in ({}, {"dryRun": "All"}):
+            for query in QUERIES:
                 error = api.delete("configmaps", name, **query).expect_error(403, None)
                 assert error["message"].endswith("denied the request: keep it")
             assert api.get("configmaps", name).expect(200) == made
@@ -353,7 +355,7 @@ FAULTS = {
 @pytest.mark.parametrize("mutating", [False, True], ids=["validating", "mutating"])
 def test_a_webhook_that_does_not_answer_fails_the_write(api: Api, fault: Fault, mutating: bool) -> None:
     with api.webhook("broken", fault, timeout_s=1, mutating=mutating):
-        for query in ({}, {"dryRun": "All"}):
+        for query in QUERIES:
             error = api.apply("configmaps", "a", {"data": {"k": "v"}}, **query).expect_error(500, "InternalError")
             name = f"broken.{api.namespace}.admission.test"
             begin = f'Internal error occurred: failed calling webhook "{name}": failed to call webhook: '
