@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from reconciler.core.actions import Abandon, Baked, Step
-from reconciler.core.heal import RESTARTING_KINDS
+from reconciler.core.heal import RESTARTING_KINDS, is_ownership_only
 from reconciler.core.model import (
     Health,
     Now,
@@ -204,7 +204,7 @@ def _bake(row: RolloutTarget, verdict: TargetVerdict | None, now: Now, timing: T
         return None  # Nothing new was seen.
     row, added = accrue(row, verdict.observed_at, now, timing)
     # First: a restart that somebody's edit explains is no flapping.
-    if verdict.sync is not Sync.IN_SYNC:
+    if verdict.sync is not Sync.IN_SYNC and not is_ownership_only(verdict):
         reason = Reason("OutOfSync", "live was changed while it baked; the bake starts again")
         return Step(row.target, replace(row, bake_s=0.0, state=TargetState.PROGRESSING, reason=reason))
     if verdict.job_ids != row.job_ids or verdict.restarts != row.restarts:
@@ -217,7 +217,9 @@ def _bake(row: RolloutTarget, verdict: TargetVerdict | None, now: Now, timing: T
     if has_nothing_to_bake(verdict):
         return _succeeded(row, now, verdict.reason)  # it ran to its end while it baked
     row = replace(row, bake_s=row.bake_s + added, reason=None)
-    return _succeeded(row, now, None) if row.bake_s >= timing.bake_s else Step(row.target, row)
+    # Where only the record of owners differs, the bake goes on; it ends once that is repaired.
+    done = row.bake_s >= timing.bake_s and verdict.sync is Sync.IN_SYNC
+    return _succeeded(row, now, None) if done else Step(row.target, row)
 
 
 def _reset(row: RolloutTarget, reason: Reason, verdict: TargetVerdict, state: TargetState) -> Step:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler.core.apply_rules import ApplyRules
 from reconciler.core.formats import Amount
 from reconciler.core.problems import Problem, Severity
 from reconciler.core.yaml_kube import Document, Path
@@ -71,6 +72,7 @@ class DirectoryRule:
     selection: Selection
     namespace: str | None
     create_namespace: bool
+    apply: ApplyRules
     at: Path
 
 
@@ -148,6 +150,8 @@ class Application:
     overrides: tuple[Override, ...]
     rollout: str | None
     rollout_at: Path
+    apply: ApplyRules
+    renamed_from: str
     document: Document
 
 

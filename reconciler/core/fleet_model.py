@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from reconciler.core.apply_rules import DEFAULT_RULES, ApplyRules
 from reconciler.core.catalogue import Catalogue
 from reconciler.core.compile import Compiled
 from reconciler.core.documents import Cluster, Parsed, RolloutPolicy
@@ -38,6 +39,7 @@ class CompiledApplication:
     files: tuple[str, ...]
     problems: tuple[Problem, ...] = ()
     blocked: Reason | None = None
+    apply: ApplyRules = DEFAULT_RULES
 
 
 @dataclass(frozen=True, slots=True)

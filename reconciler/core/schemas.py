@@ -51,6 +51,26 @@ def _not_enforced(what: str, **keywords: Any) -> dict[str, Any]:
 
 _CLUSTERS = {"clusterLabelSelector": _LABELS, "clusters": _NAMES}
 
+_OBJECT_RULE = _object(
+    [],
+    match=_object(
+        [],
+        group={"type": "string"},
+        kind={"type": "string", "maxLength": 63},
+        name={"type": "string", "maxLength": 253},
+    ),
+    ignoreDifferences={"type": "array", "items": {"format": "field-path"}, "maxItems": 64},
+    handover={"type": "array", "items": {"type": "string", "maxLength": 128, "pattern": r"\S+"}, "maxItems": 16},
+    replace={"type": "boolean", "description": "delete and create anew where a field that cannot change would have to"},
+)
+APPLY = _object(
+    [],
+    adopt={"type": "string", "enum": ["never", "ifUnowned", "force"]},
+    conflicts={"type": "string", "enum": ["force", "fail"]},
+    selfHeal={"type": "boolean"},
+    objects={"type": "array", "items": _OBJECT_RULE, "maxItems": 64},
+)
+
 FLEET = _document(
     "reconciler.dev/v1alpha1",
     "Fleet",
@@ -67,6 +87,7 @@ FLEET = _document(
                 path={"type": "string", "format": "repository-path"},
                 namespace=_NAMESPACE,
                 createNamespace={"type": "boolean"},
+                apply=APPLY,
                 **_CLUSTERS,
             ),
         },

@@ -2,7 +2,8 @@
 
 A lane's memory of what is assigned, what the inventory says and what each object looked like, and the pure judgement in
 between. Only what changed is judged again; what is not healthy is judged by time as well, for thresholds pass without
-an event. Where only the server can tell whether two objects are equal, it is asked once per (uid, version, digest).
+an event. Where only the server can tell whether two objects are equal, it is asked once per (uid, content, release,
+rules, schema).
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from reconciler.core.diff import same_after_dry_run
+from reconciler.core.as_sent import as_sent
+from reconciler.core.diff import content_digest, same_after_dry_run
+from reconciler.core.digest import digest_of
+from reconciler.core.explain_diff import Change
 from reconciler.core.health import Thresholds
 from reconciler.core.judge import Answer, Seen, is_disabled, judge, judge_target
 from reconciler.core.model import (
@@ -26,6 +30,7 @@ from reconciler.core.model import (
     Target,
     TargetVerdict,
 )
+from reconciler.core.plan_diff import changed_by
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_errors import KubeError
 from reconciler.shell.limiter import WriteLimits
@@ -34,6 +39,15 @@ from reconciler.shell.observe import Observer
 from reconciler.shell.releases import SentRelease
 
 DRY_RUNS_REMEMBERED_MAX = 10_000
+ANSWER_LIFETIME_S = 6 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """What the server said, and until when (Now.monotonic) it is believed."""
+
+    answer: Answer
+    until_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +74,8 @@ class Judging:
         self._dirty: set[Target] = set()
         self._unwell: dict[Target, float] = {}
         self._dropped: set[Target] = set()
-        self._answers: dict[tuple[str, str, str], Answer] = {}
+        self._answers: dict[tuple[str, ...], _Remembered] = {}
+        self._server_says: dict[tuple[Target, ObjectKey], tuple[Change, ...]] = {}
         self._wall_at_zero_s: float | None = None
 
     def load(self, facts: dict[tuple[Target, ObjectKey], Facts]) -> None:
@@ -78,6 +93,10 @@ class Judging:
         """What is assigned to, or known of, `target` changed."""
         self._dirty.add(target)
 
+    def server_says(self, target: Target, key: ObjectKey) -> tuple[Change, ...]:
+        """What an apply would change on an object of which only the server could tell; () if nothing, or not asked."""
+        return self._server_says.get((target, key), ())
+
     def is_due(self, target: Target) -> bool:
         """True if something about `target` changed that is not judged yet: its verdict is not getting any fresher."""
         return target in self._dirty
@@ -85,12 +104,13 @@ class Judging:
     def assign(self, target: Target, sent: SentRelease) -> None:
         """`target` is to have `sent` now. Facts of another release do not count against this one."""
         known = self._sent.get(target)
-        if known is not None and known.digest == sent.digest:
+        if known is not None and known.identity == sent.identity:
             return
         if known is not None:
             for key in known.objects:
                 self._target_of.pop(key, None)
-                self._facts.pop((target, key), None)
+                if known.digest != sent.digest:
+                    self._facts.pop((target, key), None)
         self._sent[target] = sent
         for key in sent.objects:
             self._target_of[key] = target
@@ -102,6 +122,7 @@ class Judging:
             for key in self._sent.pop(target).objects:
                 if self._target_of.get(key) == target:
                     del self._target_of[key]
+                self._server_says.pop((target, key), None)
                 self._facts.pop((target, key), None)
             self._unwell.pop(target, None)
             self._dirty.discard(target)
@@ -154,10 +175,14 @@ class Judging:
             item = items.get(key)
             disabled = disabled or is_disabled(live)
             facts = self._facts.get((target, key), Facts())
-            verdict, after = judge(manifest, live, item, facts, now_s, self._thresholds, None)
+            rule = sent.by_object.get(key)
+            verdict, after = judge(manifest, live, item, facts, now_s, self._thresholds, None, rule)
+            self._server_says.pop((target, key), None)
             if verdict.sync is Sync.ASK and live is not None:
-                answer = await self._ask(sent.digest, manifest, live, kube, observer, limits, now)
-                verdict, after = judge(manifest, live, item, facts, now_s, self._thresholds, answer)
+                answer = await self._ask(sent, as_sent(manifest, live, rule), live, kube, observer, limits, now)
+                verdict, after = judge(manifest, live, item, facts, now_s, self._thresholds, answer, rule)
+                if isinstance(answer, tuple):
+                    self._server_says[target, key] = answer
             if after != facts:
                 self._facts[target, key] = after
                 judged.facts.append((target, key, after))
@@ -168,7 +193,7 @@ class Judging:
 
     async def _ask(
         self,
-        digest: str,
+        sent: SentRelease,
         manifest: Manifest,
         live: Manifest,
         kube: KubeCluster,
@@ -177,25 +202,34 @@ class Judging:
         now: Now,
     ) -> Answer | None:
         """The server's own answer to "would this change anything?", or why it refuses to say; None if it cannot be had
-        now. Both answers are remembered: asking again costs as much as a write and brings the same."""
-        metadata = live["metadata"]
-        key = (str(metadata["uid"]), str(metadata["resourceVersion"]), digest)
-        if key in self._answers:
-            return self._answers[key]
+        now. Every answer is remembered: asking again costs as much as a write and brings the same, as long as neither
+        the object (but for its status) nor the server's schema changes."""
+        uid = str(live["metadata"]["uid"])
+        key = (uid, sent.identity, await kube.schema_digest(), content_digest(live))
+        known = self._answers.get(key)
+        if known is not None and known.until_s > now.monotonic:
+            return known.answer
         if limits.take(now.monotonic) is not None:
             return None
         answer: Answer
         try:
-            answer = same_after_dry_run(live, await kube.apply(manifest, uid=key[0], force=True, dry_run=True))
+            after = await kube.apply(manifest, uid=uid, force=True, dry_run=True)
+            answer = same_after_dry_run(live, after) or changed_by(live, after)
         except KubeError as error:
             observer.failed(error)
             if not (error.permanent and error.answered) or error.status == 404:
                 return None  # it passes; or the object is gone, which its watch or the next list will tell
             answer = error.reason
-        if len(self._answers) >= DRY_RUNS_REMEMBERED_MAX:
-            self._answers.clear()
-        self._answers[key] = answer
+        while len(self._answers) >= DRY_RUNS_REMEMBERED_MAX:
+            del self._answers[next(iter(self._answers))]
+        # Spread by the key, so that what was asked together is not asked again together.
+        self._answers[key] = _Remembered(answer, now.monotonic + ANSWER_LIFETIME_S * (0.9 + 0.2 * _spread(key)))
         return answer
+
+
+def _spread(key: tuple[str, ...]) -> float:
+    """A number from 0 to 1 that is always the same for `key`."""
+    return int(digest_of(list(key), length=8), 16) / 0xFFFFFFFF
 
 
 def _seen_at(sent: SentRelease, observer: Observer) -> Seen:

@@ -27,6 +27,7 @@ from typing import Any
 import orjson
 
 from reconciler import __version__
+from reconciler.core.digest import digest_of
 from reconciler.core.model import Manifest, ObjectKey, Reason
 from reconciler.shell.kube_answers import (
     ObjectVersion,
@@ -44,6 +45,7 @@ from reconciler.shell.kube_errors import (
     Attempt,
     InvalidError,
     KindMissingError,
+    KubeError,
     NotFoundError,
     Outcome,
     UnreachableError,
@@ -61,6 +63,8 @@ WATCH_CONNECT_TIMEOUT_S = 20.0
 WATCH_SERVER_TIMEOUT_S = 300
 #: A missing kind is looked up again at most this often: a CRD may have come.
 DISCOVERY_INTERVAL_S = 30.0
+#: A schema that changes more often costs a dry-run more, or shows an answer that was right a moment ago.
+SCHEMA_INTERVAL_S = 300.0
 LIST_PAGE_OBJECTS = 500
 LIST_PAGES_MAX = 2_000
 #: With three watches this keeps a cluster below twelve sockets.
@@ -94,6 +98,7 @@ class KubeCluster:
         self._user_agent = user_agent
         self._now_s = now_s or (lambda: asyncio.get_running_loop().time())
         self._served: dict[str, tuple[float, dict[str, Resource]]] = {}
+        self._schema: tuple[float, str] = (float("-inf"), "")
         self._slots = asyncio.Semaphore(REQUESTS_AT_ONCE)
 
     async def close(self) -> None:
@@ -144,6 +149,19 @@ class KubeCluster:
         scope = f"/namespaces/{namespace}" if namespace and resource.namespaced else ""
         return f"{root}{scope}/{resource.plural}" + (f"/{name}" if name else "")
 
+    async def schema_digest(self) -> str:
+        """A name for the schemas that the cluster serves now: equal as long as none of them changes. "" where it cannot
+        be had. Asked at most every SCHEMA_INTERVAL_S."""
+        asked_at, digest = self._schema
+        if self._now_s() - asked_at >= SCHEMA_INTERVAL_S:
+            try:
+                index = await self._json("GET", "/openapi/v3", READ)
+            except KubeError:
+                index = {}
+            digest = digest_of(index.get("paths")) if index.get("paths") else ""
+            self._schema = (self._now_s(), digest)
+        return digest
+
     # ---- single objects ----------------------------------------------------------------------------------------
 
     async def server_version(self) -> str:
@@ -182,6 +200,21 @@ class KubeCluster:
         )
         # What a dry-run would create has no resourceVersion: it is checked for being the right object only.
         return answer if dry_run and ObjectKey.of(answer) == key else self._object(answer, attempt)
+
+    async def set_managed_fields(
+        self, api_version: str, key: ObjectKey, fields: list[dict[str, Any]], *, uid: str, resource_version: str
+    ) -> Manifest:
+        """Replace the record of who owns what, of exactly the object that was read (another version:
+        ObjectConflictError). Nothing else of it changes."""
+        path = await self._path(api_version, key.kind, key.namespace, key.name)
+        metadata = {"uid": uid, "resourceVersion": resource_version, "managedFields": fields}
+        attempt = Attempt(writes=True, key=key)
+        query = (("fieldManager", self._field_manager),)
+        body, kind = {"metadata": metadata}, "application/merge-patch+json"
+        return self._object(
+            await self._json("PATCH", path, attempt, query=query, body=body, content_type=kind),
+            attempt,
+        )
 
     async def delete(self, api_version: str, key: ObjectKey, uid: str, propagation: str = "Background") -> bool:
         """Delete the object with this `uid` (another one: ObjectConflictError). True if it is gone now, False if the

@@ -9,6 +9,7 @@ from reconciler.core.fleet import compile_fleet
 from reconciler.core.fleet_files import TooLarge
 from reconciler.core.fleet_model import EMPTY_CACHE, Counters, FleetSettings
 from reconciler.core.objects import Scope
+from reconciler.core.problems import Severity
 from reconciler.core.yaml_kube import BYTES_MAX
 from tests.core.fleets import (
     FLEET,
@@ -492,3 +493,22 @@ def test_a_file_that_is_too_large_to_be_read_is_a_problem_of_that_file() -> None
     assert errors(result) == [("apps/one/app.yaml", "invalid-yaml")]
     assert str(BYTES_MAX + 1) in problem(result, "invalid-yaml").message
     assert not result.snapshot.deletions_allowed
+
+
+def test_a_rule_of_apply_that_matches_no_object_is_a_warning() -> None:
+    rules = "{match: {kind: ConfigMap}, replace: true}, {match: {kind: ConfigMp}, replace: true}"
+    policy = f"  - {{type: apply, properties: {{objects: [{rules}]}}}}\n"
+    snapshot = build(fleet_files(**{"apps/one/app.yaml": application("one", manifests("one"), policy)})).snapshot
+    (found,) = snapshot.problems
+    assert (found.file, found.code, found.severity) == ("apps/one/app.yaml", "matches-nothing", Severity.WARNING)
+    one = snapshot.applications["test/one"]
+    assert one.blocked is None
+    assert [rule.match.kind for rule in one.apply.objects] == ["ConfigMap", "ConfigMp"]
+
+
+def test_rules_of_a_directory_stand_in_the_fleet() -> None:
+    rule = "{path: apps/two, apply: {adopt: ifUnowned, objects: [{match: {name: nobody}, replace: true}]}}"
+    fleet = FLEET.replace("policies: policies,", f"policies: policies, directories: [{rule}],")
+    snapshot = build(fleet_files(**{"fleet.yaml": fleet, "apps/two/x.yaml": config_map("x")})).snapshot
+    assert snapshot.applications["test/two"].apply.adopt == "ifUnowned"
+    assert [(found.file, found.code) for found in snapshot.problems] == [("fleet.yaml", "matches-nothing")]

@@ -124,7 +124,8 @@ class LiveFleet:
         self.on_loop(self._start)
         face = self._face
         assert face is not None
-        face.write_kubeconfig(self.directory / "kubeconfig")
+        if self.clusters:
+            face.write_kubeconfig(self.directory / "kubeconfig")
         settings = {
             "stateDir": str(self.state_dir),
             "listen": "127.0.0.1:0",

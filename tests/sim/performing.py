@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from reconciler.core.apply_rules import DEFAULT_RULES, ObjectRule
 from reconciler.core.model import (
     Intent,
     IntentResult,
@@ -22,7 +23,7 @@ from reconciler.core.model import (
 from reconciler.core.ownership import stamp
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_errors import KubeError
-from reconciler.shell.perform import Later, perform
+from reconciler.shell.perform import Later, Wanted, perform
 from reconciler.sim.admission import Webhook
 from reconciler.sim.cluster import SimCluster
 from reconciler.sim.loop import SimClock
@@ -83,6 +84,9 @@ class Bench:
         self.items: dict[ObjectKey, InventoryItem] = {}
         self.refusals: list[Later] = []
         self.asked = 0
+        self.rules = DEFAULT_RULES
+        self.rule: ObjectRule | None = None
+        self.later_s = 0.0
         self.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "orders"}})
 
     async def _permit(self) -> Later | None:
@@ -121,4 +125,6 @@ class Bench:
         version = str(manifest["apiVersion"]) if manifest is not None else "v1"
         intent = Intent("i1", "rollout:r1", "start", TARGET, verb, key, version, "d1", 1, 0)
         item = self.items.get(key)
-        return await perform(intent, manifest, item, OWNER, self.kube, self.seen, self._permit)
+        wanted = Wanted(manifest, item, OWNER, self.rules, self.rule)
+        now_wall = SimClock(asyncio.get_running_loop()).now().wall + self.later_s
+        return await perform(intent, wanted, self.kube, self.seen, self._permit, now_wall)

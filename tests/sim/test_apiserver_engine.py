@@ -333,7 +333,7 @@ def test_a_cluster_may_serve_less() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "kind"),
     [
-        ("GET", "/openapi/v3", "application/json"),
+        ("GET", "/openapi/v2", "application/json"),
         ("GET", f"{FLINK}/a/scale", "application/json"),
         ("DELETE", MAPS, "application/json"),
         ("PATCH", f"{MAPS}/a", "application/strategic-merge-patch+json"),

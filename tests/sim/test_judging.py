@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from reconciler.core.apply_rules import ApplyRules
 from reconciler.core.health import Thresholds
 from reconciler.core.model import Manifest, Now, ObjectKey, Reason, Sync, Target, TargetVerdict
-from reconciler.shell.judging import Judging
+from reconciler.shell.judging import ANSWER_LIFETIME_S, Judging
 from reconciler.shell.kube_errors import (
     BusyError,
     DryRunRefusedError,
@@ -45,6 +46,10 @@ class Server:
         if isinstance(self.answer, KubeError):
             raise self.answer
         return self.answer
+
+    async def schema_digest(self) -> str:
+        """As KubeCluster.schema_digest."""
+        return "s1"
 
     def live(self, key: ObjectKey) -> Any:
         """As Observer.live."""
@@ -100,8 +105,35 @@ def test_a_webhook_that_refuses_dry_run_leaves_the_judgement_to_the_client_and_i
     assert [verdict.sync for verdict in verdicts] == [Sync.IN_SYNC] * 3
     assert "the client's comparison" in verdicts[0].objects[0].message
     assert (bench.server.asked, bench.server.failures) == (1, 1)
+    # Another version with the same content, as after a report of its status: nothing is asked anew.
     bench.server.cache.offer(_doubtful("8"), 30.0)
     assert bench.look().sync is Sync.IN_SYNC
+    assert bench.server.asked == 1
+    changed = _doubtful("9")
+    changed["metadata"]["annotations"] = {"example.org/by-hand": "yes"}
+    bench.server.cache.offer(changed, 40.0)
+    assert bench.look().sync is Sync.IN_SYNC
+    assert bench.server.asked == 2
+
+
+def test_an_answer_is_not_believed_for_ever() -> None:
+    bench = Bench(REFUSED)
+    bench.look()
+    bench.at_s += 0.8 * ANSWER_LIFETIME_S
+    bench.look()
+    assert bench.server.asked == 1
+    bench.at_s += 0.4 * ANSWER_LIFETIME_S
+    bench.look()
+    assert bench.server.asked == 2
+
+
+def test_other_rules_ask_anew() -> None:
+    bench = Bench(REFUSED)
+    bench.look()
+    bench.judging.assign(
+        TARGET, SentRelease("d1", "fleet/orders", "abc", {JOB: flink_deployment()}, ApplyRules(conflicts="fail"))
+    )
+    bench.look()
     assert bench.server.asked == 2
 
 
