@@ -3,20 +3,22 @@
 A lane's memory of what is assigned, what the inventory says and what each object looked like, and the pure judgement in
 between. Only what changed is judged again; what is not healthy is judged by time as well, for thresholds pass without
 an event. Where only the server can tell whether two objects are equal, it is asked once per (uid, content, release,
-rules, schema).
+rules, schema). That is so, too, where live differs and nobody has edited it: a webhook may have changed what we
+applied, as it would at every apply.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from reconciler.core.apply_rules import ObjectRule
 from reconciler.core.as_sent import as_sent
 from reconciler.core.diff import content_digest, same_after_dry_run
 from reconciler.core.digest import digest_of
 from reconciler.core.explain_diff import Change
 from reconciler.core.health import Thresholds
-from reconciler.core.judge import Answer, Seen, is_disabled, judge, judge_target
+from reconciler.core.judge import Answer, Seen, differs_unedited, is_disabled, judge, judge_target
 from reconciler.core.model import (
     Facts,
     Health,
@@ -76,6 +78,8 @@ class Judging:
         self._dropped: set[Target] = set()
         self._answers: dict[tuple[str, ...], _Remembered] = {}
         self._server_says: dict[tuple[Target, ObjectKey], tuple[Change, ...]] = {}
+        #: Targets with writes to come: of these it is known why they differ, and nothing is asked.
+        self.unwritten: set[Target] = set()
         self._wall_at_zero_s: float | None = None
 
     def load(self, facts: dict[tuple[Target, ObjectKey], Facts]) -> None:
@@ -178,11 +182,13 @@ class Judging:
             rule = sent.by_object.get(key)
             verdict, after = judge(manifest, live, item, facts, now_s, self._thresholds, None, rule)
             self._server_says.pop((target, key), None)
-            if verdict.sync is Sync.ASK and live is not None:
+            if live is not None and (verdict.sync is Sync.ASK or self._overwritten(verdict, manifest, live, rule)):
                 answer = await self._ask(sent, as_sent(manifest, live, rule), live, kube, observer, limits, now)
                 verdict, after = judge(manifest, live, item, facts, now_s, self._thresholds, answer, rule)
                 if isinstance(answer, tuple):
                     self._server_says[target, key] = answer
+                if answer is None:
+                    verdict = replace(verdict, sync=Sync.ASK)
             if after != facts:
                 self._facts[target, key] = after
                 judged.facts.append((target, key, after))
@@ -190,6 +196,14 @@ class Judging:
         whole = judge_target(target, sent.digest, parts, items, _seen_at(sent, observer), disabled=disabled)
         unwell = whole.health is not Health.HEALTHY or whole.sync in (Sync.ASK, Sync.UNKNOWN)
         return whole, unwell
+
+    def _overwritten(self, verdict: ObjectVerdict, manifest: Manifest, live: Manifest, rule: ObjectRule | None) -> bool:
+        """True if live differs from what we applied and nobody has edited it."""
+        if verdict.sync is not Sync.DIFFERS or verdict.ownership_only:
+            return False
+        return self._target_of.get(verdict.key) not in self.unwritten and differs_unedited(
+            as_sent(manifest, live, rule), live
+        )
 
     async def _ask(
         self,

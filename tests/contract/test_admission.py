@@ -305,7 +305,7 @@ def test_a_webhook_may_refuse_deletions(api: Api) -> None:
         for made in (plain, held):
             name = made["metadata"]["name"]
             for query in QUERIES:
-                error = api.delete("configmaps", name, **query).expect_error(403, None)
+                error = api.delete("configmaps", name, None, **query).expect_error(403, None)
                 assert error["message"].endswith("denied the request: keep it")
             assert api.get("configmaps", name).expect(200) == made
         uid = {"preconditions": {"uid": "other"}}
