@@ -184,6 +184,9 @@ _CREDENTIALS = (
 )
 #: Refusals for ever that the server calls 500: a field its schema does not have, a value it cannot convert.
 _SCHEMA_REFUSALS = ("failed to create typed patch object", "failed to convert new object")
+#: "field is immutable" is the general wording; StatefulSet says what may be updated, Service and Pod what "may not
+#: change", a role binding that we "cannot change roleRef".
+_FIXED = re.compile(r"immutable|updates to |(may not|cannot) (be )?change")
 _CONFLICT_MANAGER = re.compile(r'conflict with ("(?:[^"\\]|\\.)*")')
 
 
@@ -317,8 +320,7 @@ def _conflict_or_invalid(refusal: _Refusal) -> KubeError:
         return ObjectConflictError(refusal.reason(code), outcome=Outcome.TEMPORARY, status=409)
     if "metadata.uid" in refusal.fields:
         return ObjectConflictError(refusal.reason("Recreated"), outcome=Outcome.TEMPORARY, status=422)
-    # "field is immutable" is the general wording; StatefulSet says what may be updated, PVC and Job "is immutable".
-    immutable = "immutable" in refusal.message or "updates to " in refusal.message
+    immutable = _FIXED.search(refusal.message) is not None
     return InvalidError(
         refusal.reason("NeedsReplace" if immutable else "Invalid"), fields=refusal.fields, immutable=immutable
     )

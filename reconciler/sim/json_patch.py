@@ -12,18 +12,16 @@ from reconciler.sim.typed import same
 
 
 class PatchError(Exception):
-    """The patch does not fit the document; `tests` says that a "test" operation failed, which is how writers guard
-    a patch against a document that has changed."""
-
-    def __init__(self, message: str, *, test: bool = False) -> None:
-        super().__init__(message)
-        self.test = test
+    """The patch does not fit the document."""
 
 
 def json_patch(document: Any, operations: Sequence[Any]) -> Any:
     """The document after all operations; the given one is not modified. PatchError where one does not fit."""
-    for operation in operations:
-        document = _apply(document, operation)
+    try:
+        for operation in operations:
+            document = _apply(document, operation)
+    except (AttributeError, KeyError) as error:
+        raise PatchError(f"not an operation: {error}") from error
     return document
 
 
@@ -33,7 +31,7 @@ def _apply(document: Any, operation: Any) -> Any:
     if kind == "test":
         present, value = _find(document, path)
         if not same(value if present else None, operation.get("value")):
-            raise PatchError(f"testing value {shown} failed", test=True)
+            raise PatchError(f"testing value {shown} failed")
         return document
     if kind == "remove":
         return _edit(document, path, shown, kind, None)
@@ -42,7 +40,8 @@ def _apply(document: Any, operation: Any) -> Any:
     if kind in ("move", "copy"):
         source = tokens(operation["from"])
         present, value = _find(document, source)
-        if not present:
+        # Of a key that is not there null is copied, as the server's own library has it.
+        if not present and (kind == "move" or not isinstance(_find(document, source[:-1])[1], dict)):
             raise PatchError(f"{kind} operation does not apply: doc is missing from path: {operation['from']}")
         if kind == "move":
             document = _edit(document, source, operation["from"], "remove", None)
@@ -76,7 +75,8 @@ def _edit(document: Any, path: Sequence[str], shown: str, kind: str, value: Any)
     head, rest = path[0], path[1:]
     missing = PatchError(f'{kind} operation does not apply: doc is missing path: "{shown}": missing value')
     if isinstance(document, dict):
-        if (rest or kind != "add") and head not in document:
+        # A replacement of what is not there adds it, as the server's own library has it.
+        if (rest or kind == "remove") and head not in document:
             raise missing
         if rest:
             return {**document, head: _edit(document[head], rest, shown, kind, value)}

@@ -159,6 +159,16 @@ def _invalid(what: str, details: dict[str, Any], name: str, causes: Sequence[Cau
     return ApiError(status(422, f'{what} "{name}" is invalid: {joined}', details=details))
 
 
+def unpatchable() -> ApiError:
+    """A JSON patch that does not fit the object, be it that a `test` in it fails: the server does not say why."""
+    return ApiError(status(422, "the server rejected our request due to an error in our request", details={}))
+
+
+def invalid_patch(value: Any, why: str) -> ApiError:
+    """A patch whose result is no object of its kind: the result is quoted whole."""
+    return _invalid("", {}, "", [invalid_value("patch", orjson.dumps(value).decode(), why)])
+
+
 def bad_request(message: str) -> ApiError:
     """A request that makes no sense."""
     return ApiError(status(400, message))

@@ -138,15 +138,16 @@ def keep_address(value: Object, before: Object) -> Object:
     return {**value, "spec": {**spec, **kept}}
 
 
-def entries_of_request(sent: Any, known: dict[Owner, Entry]) -> dict[Owner, Entry]:
-    """A PUT or merge patch may edit managedFields: [] or [{}] resets them, anything undecodable is ignored."""
+def entries_of_request(sent: Any, known: dict[Owner, Entry], resource: Resource) -> dict[Owner, Entry]:
+    """A PUT or patch may edit managedFields: [] or [{}] resets them, anything undecodable is ignored, and who wrote at
+    a version that is not served has written nothing."""
     if sent == [] or sent == [{}]:
         return {}
     try:
         decoded = ownership.decode(sent)
     except ValueError:
         return known
-    return decoded or known
+    return {owner: entry for owner, entry in decoded.items() if owner.api_version == resource.api_version}
 
 
 def after_webhooks(
@@ -159,7 +160,7 @@ def after_webhooks(
     known = {key: part for key, part in changed.items() if key in resource.node.fields}
     for path, message in [] if resource.custom else type_errors(resource.node, known):
         raise problems.internal_error(f"json: cannot unmarshal into Go struct field {resource.kind}{path}: {message}")
-    entries = entries_of_request(changed["metadata"].get("managedFields", []), entries)
+    entries = entries_of_request(changed["metadata"].get("managedFields", []), entries, resource)
     metadata = {key: part for key, part in changed["metadata"].items() if key != "managedFields"}
     return complete(resource, {**changed, "metadata": metadata}, value, applied=applied), entries
 

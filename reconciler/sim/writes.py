@@ -266,7 +266,7 @@ class Writer:
         sent = (wanted.get("metadata") or {}).get("managedFields")
         known = live.entries
         if not target.subresource and sent is not None:
-            known = entries_of_request(sent, known)
+            known = entries_of_request(sent, known, target.resource)
         # An object that nobody owns anything of (or whose managedFields this write resets) stays so.
         if known:
             entries = ownership.update(

@@ -26,9 +26,14 @@ GROUPS = {
     "configmaps": "/api/v1",
     "secrets": "/api/v1",
     "services": "/api/v1",
+    "persistentvolumeclaims": "/api/v1",
     "serviceaccounts": "/api/v1",
     "pods": "/api/v1",
     "deployments": "/apis/apps/v1",
+    "statefulsets": "/apis/apps/v1",
+    "jobs": "/apis/batch/v1",
+    "networkpolicies": "/apis/networking.k8s.io/v1",
+    "rolebindings": "/apis/rbac.authorization.k8s.io/v1",
     "flinkdeployments": "/apis/flink.apache.org/v1beta1",
     "flinksessionjobs": "/apis/flink.apache.org/v1beta1",
     "specimens": "/apis/contract.reconciler.dev/v1",
@@ -37,9 +42,14 @@ KINDS = {
     "configmaps": "ConfigMap",
     "secrets": "Secret",
     "services": "Service",
+    "persistentvolumeclaims": "PersistentVolumeClaim",
     "serviceaccounts": "ServiceAccount",
     "pods": "Pod",
     "deployments": "Deployment",
+    "statefulsets": "StatefulSet",
+    "jobs": "Job",
+    "networkpolicies": "NetworkPolicy",
+    "rolebindings": "RoleBinding",
     "flinkdeployments": "FlinkDeployment",
     "flinksessionjobs": "FlinkSessionJob",
     "specimens": "Specimen",
@@ -47,6 +57,7 @@ KINDS = {
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 JSON = "application/json"
+JSON_PATCH = "application/json-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 TABLE = "application/json;as=Table;g=meta.k8s.io;v=v1"
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -197,6 +208,13 @@ class Api:
         """JSON merge patch."""
         query = {"fieldManager": manager, **query}
         return self.send("PATCH", self.path(plural, name, sub=sub), body, content_type=MERGE, query=query)
+
+    def patch(
+        self, plural: str, name: str, operations: Any, *, manager: str = "kubectl-patch", sub: str = "", **query: str
+    ) -> Answer:
+        """JSON patch."""
+        query = {"fieldManager": manager, **query}
+        return self.send("PATCH", self.path(plural, name, sub=sub), operations, content_type=JSON_PATCH, query=query)
 
     def delete(self, plural: str, name: str, options: Object | None = None, **query: str) -> Answer:
         """DELETE with options in the body."""

@@ -337,7 +337,6 @@ def test_a_cluster_may_serve_less() -> None:
         ("GET", f"{FLINK}/a/scale", "application/json"),
         ("DELETE", MAPS, "application/json"),
         ("PATCH", f"{MAPS}/a", "application/strategic-merge-patch+json"),
-        ("PATCH", f"{MAPS}/a", "application/json-patch+json"),
     ],
 )
 def test_what_is_not_covered_is_said_and_not_guessed(method: str, path: str, kind: str) -> None:
