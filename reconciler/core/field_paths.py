@@ -23,6 +23,7 @@ from reconciler.core.managed_fields import (
     FieldsV1,
     entries_of,
     key_fields,
+    our_entries,
     set_value,
 )
 
@@ -164,6 +165,14 @@ def writers_of(live: Mapping[str, Any], place: Place, but: str) -> tuple[Writer,
         and _holds(entry["fieldsV1"], place)
     ]
     return tuple(sorted(found, key=lambda writer: writer.time, reverse=True))
+
+
+def is_applied_at(live: Mapping[str, Any], place: Place, manager: str) -> bool:
+    """True if the server records that `manager` applied `place` of `live`, or something inside it."""
+    return any(
+        isinstance(entry.get("fieldsV1"), dict) and _holds(entry["fieldsV1"], place)
+        for entry in our_entries(live, manager)
+    )
 
 
 def last_writer(live: Mapping[str, Any], but: str) -> Writer | None:

@@ -17,7 +17,7 @@ from reconciler.core.apply_rules import ObjectRule
 from reconciler.core.as_sent import as_sent
 from reconciler.core.diff import Comparison, compare
 from reconciler.core.explain_diff import Change
-from reconciler.core.field_paths import last_writer, writers_of
+from reconciler.core.field_paths import is_applied_at, last_writer, writers_of
 from reconciler.core.flink_config import flatten, is_flink
 from reconciler.core.health import DEFAULT_THRESHOLDS, Custom, Thresholds, evaluate
 from reconciler.core.health_common import map_at, metadata_of, number_at, spoken, text_at
@@ -113,6 +113,13 @@ def judge(
         comparison.reason.code in BY_CLIENT,
     )
     return verdict, facts
+
+
+def differs_unedited(desired: Manifest, live: Manifest) -> bool:
+    """True if live differs only where the server still records what we applied: an edit would have taken the record
+    from us. So this was not applied yet, or a webhook changes it at every write, and only a dry-run tells which."""
+    changes = compare(desired, live).changes
+    return bool(changes) and all(is_applied_at(live, change.place, FIELD_MANAGER) for change in changes)
 
 
 def _writers(live: Manifest, changes: Sequence[Change]) -> tuple[str, ...]:

@@ -3,22 +3,24 @@
 A lane's memory of what is assigned, what the inventory says and what each object looked like, and the pure judgement in
 between. Only what changed is judged again; what is not healthy is judged by time as well, for thresholds pass without
 an event. Where only the server can tell whether two objects are equal, it is asked once per (uid, content, release,
-rules, schema).
+rules, schema). That is so, too, where live differs and nobody has edited it: a webhook may have changed what we
+applied, as it would at every apply.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from reconciler.core.apply_rules import ObjectRule
 from reconciler.core.as_sent import as_sent
 from reconciler.core.diff import content_digest, same_after_dry_run
 from reconciler.core.digest import digest_of
 from reconciler.core.explain_diff import Change
 from reconciler.core.health import Custom, Thresholds
 from reconciler.core.health_rules import NO_POLICIES, NOT_EVALUATED, HealthPolicies
-from reconciler.core.judge import Answer, Seen, is_disabled, judge, judge_target
+from reconciler.core.judge import Answer, Seen, differs_unedited, is_disabled, judge, judge_target
 from reconciler.core.model import (
     Facts,
     Health,
@@ -89,6 +91,8 @@ class Judging:
         self._dropped: set[Target] = set()
         self._answers: dict[tuple[str, ...], _Remembered] = {}
         self._server_says: dict[tuple[Target, ObjectKey], tuple[Change, ...]] = {}
+        #: Targets with writes to come: of these it is known why they differ, and nothing is asked.
+        self.unwritten: set[Target] = set()
         self._wall_at_zero_s: float | None = None
 
     def load(self, facts: dict[tuple[Target, ObjectKey], Facts]) -> None:
@@ -210,12 +214,14 @@ class Judging:
             thresholds = policies.thresholds_for(manifest, self._thresholds)
             verdict, after = judge(manifest, live, item, facts, now_s, thresholds, None, rule, by_policy)
             self._server_says.pop((target, key), None)
-            if verdict.sync is Sync.ASK and live is not None:
+            if live is not None and (verdict.sync is Sync.ASK or self._overwritten(verdict, manifest, live, rule)):
                 wanted, acting = as_sent(manifest, live, rule), kube.acting_for(sent.source)
                 answer = await self._ask(sent, wanted, live, acting, observer, limits, now)
                 verdict, after = judge(manifest, live, item, facts, now_s, thresholds, answer, rule, by_policy)
                 if isinstance(answer, tuple):
                     self._server_says[target, key] = answer
+                if answer is None:
+                    verdict = replace(verdict, sync=Sync.ASK)
             if after != facts:
                 self._facts[target, key] = after
                 judged.facts.append((target, key, after))
@@ -240,6 +246,14 @@ class Judging:
         outcomes = await self._evaluations.outcomes([each for _, each in asked], now.monotonic)
         found = zip(asked, outcomes, strict=True)
         return {key: _Evaluated(each.live, Custom(each.policy, outcome)) for (key, each), outcome in found}
+
+    def _overwritten(self, verdict: ObjectVerdict, manifest: Manifest, live: Manifest, rule: ObjectRule | None) -> bool:
+        """True if live differs from what we applied and nobody has edited it."""
+        if verdict.sync is not Sync.DIFFERS or verdict.ownership_only:
+            return False
+        return self._target_of.get(verdict.key) not in self.unwritten and differs_unedited(
+            as_sent(manifest, live, rule), live
+        )
 
     async def _ask(
         self,

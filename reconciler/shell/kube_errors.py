@@ -192,6 +192,9 @@ _MISSING_RIGHT = re.compile(
     r'User "[^"]{1,300}" cannot (?P<verb>[\w:-]{1,80}) resource "[^"]{1,300}" in API group "[^"]{0,300}"'
     r'( in the namespace "[^"]{1,300}"| at the cluster scope)?'
 )
+#: "field is immutable" is the general wording; StatefulSet says what may be updated, Service and Pod what "may not
+#: change", a role binding that we "cannot change roleRef".
+_FIXED = re.compile(r"immutable|updates to |(may not|cannot) (be )?change")
 _CONFLICT_MANAGER = re.compile(r'conflict with ("(?:[^"\\]|\\.)*")')
 
 
@@ -325,8 +328,7 @@ def _conflict_or_invalid(refusal: _Refusal) -> KubeError:
         return ObjectConflictError(refusal.reason(code), outcome=Outcome.TEMPORARY, status=409)
     if "metadata.uid" in refusal.fields:
         return ObjectConflictError(refusal.reason("Recreated"), outcome=Outcome.TEMPORARY, status=422)
-    # "field is immutable" is the general wording; StatefulSet says what may be updated, PVC and Job "is immutable".
-    immutable = "immutable" in refusal.message or "updates to " in refusal.message
+    immutable = _FIXED.search(refusal.message) is not None
     return InvalidError(
         refusal.reason("NeedsReplace" if immutable else "Invalid"), fields=refusal.fields, immutable=immutable
     )

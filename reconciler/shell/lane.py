@@ -258,6 +258,7 @@ class Lane:
         batches: dict[Target, list[Intent]] = {}
         for intent in loaded.intents:
             batches.setdefault(intent.target, []).append(intent)
+        self.judging.unwritten = set(batches)
         for target, intents in batches.items():
             if not self._retries.ready(target, self.context.clock.now()):
                 continue
@@ -266,6 +267,7 @@ class Lane:
             later = await self._perform_batch(target, intents, inventory, trust_cache=trusted)
             if later is None:
                 self._retries.done(target)
+                self.judging.unwritten.discard(target)
             else:
                 self._retries.put_off(target, later, self.context.clock.now())
                 if later.unreachable or later.reason.code in WHOLE_LANE:

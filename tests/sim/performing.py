@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any
 
 from reconciler.core.apply_rules import DEFAULT_RULES, ObjectRule
 from reconciler.core.model import (
@@ -25,6 +24,7 @@ from reconciler.core.ownership import stamp
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_errors import KubeError
 from reconciler.shell.perform import Later, Wanted, perform
+from reconciler.sim.admission import Webhook
 from reconciler.sim.cluster import SimCluster
 from reconciler.sim.loop import SimClock
 from reconciler.sim.plan import Fault, FaultKind, Generation
@@ -75,8 +75,9 @@ class Remembered:
 class Bench:
     """A cluster, the way to it, and our inventory of it. `refusals` are what the permit says, None once it is empty."""
 
-    def __init__(self, admit: Any = None) -> None:
-        self.cluster = SimCluster("c0", SimClock(asyncio.get_running_loop()), seed=1, admit=admit)
+    def __init__(self, *webhooks: Webhook) -> None:
+        self.cluster = SimCluster("c0", SimClock(asyncio.get_running_loop()), seed=1)
+        self.cluster.server.webhooks += webhooks
         self.script = Script()
         self.kube = KubeCluster("c0", self.cluster.transport("c0", self.script, Generation()))
         self.seen = Remembered()
