@@ -208,7 +208,8 @@ def build(parts: Parts, settings: DaemonSettings, on_failure: OnFailure) -> Asse
     """Open the store and make a daemon, not yet started. Called on the loop that is to run it. Raises StoreError."""
     writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
     readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="store-reader")
-    executors = [writer, readers]
+    schemas = ThreadPoolExecutor(1, thread_name_prefix="schemas")
+    executors = [writer, readers, schemas]
     try:
         store = open_store(
             parts.state_dir / DATABASE, new_id=lambda: uuid.uuid4().hex, executor=writer, readers=readers
@@ -241,6 +242,7 @@ def build(parts: Parts, settings: DaemonSettings, on_failure: OnFailure) -> Asse
         metrics=metrics,
         log=logging.getLogger("reconciler.daemon"),
         on_failure=on_failure,
+        executor=schemas,
     )
     return Assembly(Daemon(ports, settings), store, clock, metrics, executors)
 
