@@ -149,6 +149,8 @@ class ClusterSchemas:
     ) -> dict[ObjectKey, Reason]:
         """Why the cluster cannot take some of `objects`; {} if it can, or if that is not known. Kinds in `brought`
         (see `kinds_brought`) are defined by what is written with them, and not looked at."""
+        if not objects:
+            return {}
         index = await self._kube.schema_index()
         found = await self._unfit(objects, brought, index)
         if not found:
