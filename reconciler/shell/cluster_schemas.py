@@ -193,7 +193,7 @@ class ClusterSchemas:
         content_hash = index.hashes.get(path)
         if content_hash is None or self._unreadable.get(path) == index.read_s:
             return None
-        reason = Reason("SchemaChanged", "it is not the document that the index names")
+        reason = Reason("UnexpectedAnswer", "it is not the document that the index names")
         try:
             schema = await self._shelf.get(path, content_hash, lambda: self._kube.schema_document(path, content_hash))
         except KubeError as error:
