@@ -214,7 +214,8 @@ def build(parts: Parts, settings: DaemonSettings, on_failure: OnFailure) -> Asse
     writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
     readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="store-reader")
     evaluators = [ThreadPoolExecutor(1, thread_name_prefix=f"evaluator-{number}") for number in range(EVALUATORS)]
-    executors = [writer, readers, *evaluators]
+    schemas = ThreadPoolExecutor(1, thread_name_prefix="schemas")
+    executors = [writer, readers, schemas, *evaluators]
     try:
         store = open_store(
             parts.state_dir / DATABASE, new_id=lambda: uuid.uuid4().hex, executor=writer, readers=readers
@@ -248,6 +249,7 @@ def build(parts: Parts, settings: DaemonSettings, on_failure: OnFailure) -> Asse
         metrics=metrics,
         log=logging.getLogger("reconciler.daemon"),
         on_failure=on_failure,
+        executor=schemas,
     )
     return Assembly(Daemon(ports, settings), store, clock, metrics, executors)
 

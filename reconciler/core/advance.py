@@ -66,12 +66,15 @@ def assigned_digest(row: RolloutTarget) -> str:
     return row.baked_digest if row.rolling and row.baked_digest is not None else row.to_digest
 
 
-def accrue(row: RolloutTarget, observed_at: float, now: Now, timing: Timing) -> tuple[RolloutTarget, float]:
-    """The row with its observation mark moved to `observed_at` (Now.monotonic), and the seconds that this adds. Where
-    there is no mark it is set now: what was proven before a doubt ended counts for nothing."""
+def accrue(
+    row: RolloutTarget, observed_at: float, now: Now, timing: Timing, *, intervals_max: int = 2
+) -> tuple[RolloutTarget, float]:
+    """The row with its observation mark moved to `observed_at` (Now.monotonic), and the seconds that this adds: at most
+    so many check intervals. Where there is no mark it is set now: what was proven before a doubt ended counts for
+    nothing."""
     if row.observed_at is None or row.observed_boot != now.boot:
         return replace(row, observed_at=max(observed_at, now.monotonic), observed_boot=now.boot), 0.0
-    added = min(max(observed_at - row.observed_at, 0.0), 2 * timing.check_interval_s)
+    added = min(max(observed_at - row.observed_at, 0.0), intervals_max * timing.check_interval_s)
     return replace(row, observed_at=max(observed_at, row.observed_at)), added
 
 
@@ -114,7 +117,8 @@ def _blocked(row: RolloutTarget, seen: Observation, now: Now, timing: Timing) ->
     cluster = seen.clusters.get(row.target.cluster)
     if cluster is None or cluster.heard_at is None or cluster.unreachable(now):
         return None
-    row, added = accrue(row, cluster.heard_at, now, timing)
+    # A rollout that only waits looks every five intervals.
+    row, added = accrue(row, cluster.heard_at, now, timing, intervals_max=2 * 5)
     row = replace(row, progress_s=row.progress_s + added)
     if row.progress_s >= BLOCKED_RETRY_S:
         return Step(row.target, replace(row, state=TargetState.WAITING, observed_at=None))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from reconciler.core.fleet_model import FleetSettings
 from reconciler.core.health import Thresholds
 from reconciler.core.model import ClusterView, Reason
 from reconciler.shell.board import Board, ClusterEntry
+from reconciler.shell.cluster_schemas import ClusterSchemas, SchemaShelf
 from reconciler.shell.context import Context
 from reconciler.shell.evaluation import HealthEvaluations
 from reconciler.shell.hub import Hub
@@ -61,7 +63,8 @@ class SourceSpec:
 @dataclass(frozen=True, slots=True)
 class Ports:
     """Everything the daemon is made of. `connect` makes the adapter of a cluster, or says why there is none;
-    `evaluator` runs the rules of health policies (health_cel.answer); `random` spreads polls and retries."""
+    `evaluator` runs the rules of health policies (health_cel.answer); `random` spreads polls and retries.
+    `executor` runs pure computations that take more than a moment; without one they run inline."""
 
     store: Store
     clock: Clock
@@ -74,6 +77,7 @@ class Ports:
     metrics: Metrics
     log: logging.Logger
     on_failure: Callable[[str, BaseException], None]
+    executor: Executor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,7 @@ class Daemon:
         fleet = settings.writes_per_second
         self._evaluations = HealthEvaluations(ports.evaluator)
         self._fleet_limiter = Limiter(fleet, fleet)
+        self._shelf = SchemaShelf(ports.executor)
 
     @property
     def context(self) -> Context:
@@ -242,6 +247,7 @@ class Daemon:
             self.context,
             cluster,
             connected,
+            ClusterSchemas(connected, self._shelf, self.ports.log, self.ports.metrics),
             WriteLimits(Limiter(per_cluster, per_cluster), self._fleet_limiter),
             self._releases,
             Judging(settings.thresholds, settings.check_interval_s, self._evaluations),

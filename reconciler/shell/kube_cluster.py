@@ -30,7 +30,6 @@ from typing import Any
 import orjson
 
 from reconciler import __version__
-from reconciler.core.digest import digest_of
 from reconciler.core.model import Manifest, ObjectKey, Reason
 from reconciler.shell.identity import Identities, Identity
 from reconciler.shell.kube_acting import ActingCluster
@@ -38,11 +37,13 @@ from reconciler.shell.kube_answers import (
     ObjectVersion,
     Page,
     Resource,
+    SchemaIndex,
     WatchEvent,
     encode,
     is_identified,
     list_parts,
     not_whole,
+    schema_index,
     watch_event,
 )
 from reconciler.shell.kube_errors import (
@@ -70,6 +71,8 @@ WATCH_SERVER_TIMEOUT_S = 300
 DISCOVERY_INTERVAL_S = 30.0
 #: A schema that changes more often costs a dry-run more, or shows an answer that was right a moment ago.
 SCHEMA_INTERVAL_S = 300.0
+#: Writes wait for it, and go on without it.
+SCHEMA_TIMEOUT_S = 10.0
 LIST_PAGE_OBJECTS = 500
 LIST_PAGES_MAX = 2_000
 #: With three watches this keeps a cluster below twelve sockets.
@@ -106,7 +109,7 @@ class KubeCluster:
         self._now_s = now_s or (lambda: asyncio.get_running_loop().time())
         self._identities = identities
         self._served: dict[str, tuple[float, dict[str, Resource]]] = {}
-        self._schema: tuple[float, str] = (float("-inf"), "")
+        self._schemas = SchemaIndex(float("-inf"))
         self._slots = asyncio.Semaphore(REQUESTS_AT_ONCE)
 
     async def close(self) -> None:
@@ -161,18 +164,30 @@ class KubeCluster:
         scope = f"/namespaces/{namespace}" if namespace and resource.namespaced else ""
         return f"{root}{scope}/{resource.plural}" + (f"/{name}" if name else "")
 
+    async def schema_index(self, *, fresh: bool = False) -> SchemaIndex:
+        """Which schemas the cluster serves, asked at most every SCHEMA_INTERVAL_S unless it has to be `fresh`. Empty
+        where that cannot be had, which is asked again sooner."""
+        known = self._schemas
+        interval_s = SCHEMA_INTERVAL_S if known.hashes else DISCOVERY_INTERVAL_S
+        if not fresh and self._now_s() - known.read_s < interval_s:
+            return known
+        try:
+            answer = await self._json("GET", "/openapi/v3", READ, timeout_s=SCHEMA_TIMEOUT_S)
+        except KubeError:
+            answer = {}
+        self._schemas = schema_index(answer, self._now_s())
+        return self._schemas
+
     async def schema_digest(self) -> str:
         """A name for the schemas that the cluster serves now: equal as long as none of them changes. "" where it cannot
-        be had. Asked at most every SCHEMA_INTERVAL_S."""
-        asked_at, digest = self._schema
-        if self._now_s() - asked_at >= SCHEMA_INTERVAL_S:
-            try:
-                index = await self._json("GET", "/openapi/v3", READ)
-            except KubeError:
-                index = {}
-            digest = digest_of(index.get("paths")) if index.get("paths") else ""
-            self._schema = (self._now_s(), digest)
-        return digest
+        be had."""
+        return (await self.schema_index()).digest
+
+    async def schema_document(self, path: str, content_hash: str) -> bytes:
+        """The OpenAPI document of a group and version; `path` and `content_hash` as the index has them."""
+        query = (("hash", content_hash),)
+        request = self._request("GET", f"/openapi/v3/{path}", query, READ, timeout_s=SCHEMA_TIMEOUT_S)
+        return (await self._exchange(request, READ)).body
 
     # ---- single objects ----------------------------------------------------------------------------------------
 
@@ -416,13 +431,7 @@ class KubeCluster:
             body=b"" if body is None else encode(body),
             timeout_s=timeout_s or (READ_TIMEOUT_S if method == "GET" else WRITE_TIMEOUT_S),
         )
-        async with self._slots:
-            try:
-                response = await self._transport.request(request)
-            except TransportError as error:
-                raise from_transport(error, attempt) from error
-        if not 200 <= response.status < 300:
-            raise from_response(response, attempt)
+        response = await self._exchange(request, attempt)
         try:
             value = orjson.loads(response.body)
         except orjson.JSONDecodeError as error:
@@ -430,6 +439,17 @@ class KubeCluster:
         if not isinstance(value, dict):
             raise unexpected_answer(f"{method} was answered without an object", attempt, response.status)
         return value
+
+    async def _exchange(self, request: Request, attempt: Attempt) -> Response:
+        """One request and its answer, if it is a success. Everything else raises KubeError."""
+        async with self._slots:
+            try:
+                response = await self._transport.request(request)
+            except TransportError as error:
+                raise from_transport(error, attempt) from error
+        if not 200 <= response.status < 300:
+            raise from_response(response, attempt)
+        return response
 
     @staticmethod
     def _object(answer: dict[str, Any], attempt: Attempt) -> Manifest:

@@ -29,6 +29,7 @@ from reconciler.core.model import (
     Target,
     Verb,
 )
+from reconciler.shell.cluster_schemas import ClusterSchemas
 from reconciler.shell.context import INTENTS, Context
 from reconciler.shell.drift_log import DriftLog
 from reconciler.shell.hub import Unit
@@ -41,7 +42,7 @@ from reconciler.shell.logs import event
 from reconciler.shell.observe import Kind, Observer
 from reconciler.shell.perform import Later, Wanted, perform
 from reconciler.shell.ports import AuditRow, Tx
-from reconciler.shell.releases import Releases
+from reconciler.shell.releases import Releases, SentRelease
 from reconciler.shell.retries import RETRY_MAX_S, WHOLE_LANE, Retries, Retry
 
 IDLE_CHECK_MAX_S = 90.0
@@ -73,6 +74,7 @@ class Lane:
     context: Context
     document: Cluster
     kube: KubeCluster
+    schemas: ClusterSchemas
     limits: WriteLimits
     releases: Releases
     judging: Judging
@@ -283,12 +285,12 @@ class Lane:
         *,
         trust_cache: bool,
     ) -> Later | None:
-        """One target's intents, in order. A permanent failure gives up the rest of the batch; results are committed
-        together (T2), whatever ends the batch."""
-        results: list[IntentResult] = []
+        """One target's intents, in order. A permanent failure gives up the rest of the batch, and what this cluster's
+        schemas cannot take all of it; results are committed together (T2), whatever ends the batch."""
+        results = await self.schemas.refused(intents, self._sent, self.observer.live)
         later: Later | None = None
         try:
-            for intent in intents:
+            for intent in intents if not results else ():
                 item = inventory.get((target, intent.key))
                 outcome = await self._perform_one(
                     intent, item, trust_cache=trust_cache and intent.epoch == self._epoch()
@@ -311,7 +313,7 @@ class Lane:
     async def _perform_one(
         self, intent: Intent, item: InventoryItem | None, *, trust_cache: bool
     ) -> IntentResult | Later:
-        sent = await self.releases.sent(intent.digest, self._source_of(intent), self._rules_of(intent.target))
+        sent = await self._sent(intent)
         manifest = sent.objects.get(intent.key) if intent.verb is Verb.APPLY else None
         cached = self.observer.live(intent.key) if trust_cache and manifest is not None else None
         known = None if isinstance(cached, NotSeen) else cached
@@ -337,10 +339,11 @@ class Lane:
     def _rules_of(self, target: Target) -> str:
         return self._rules.get(target.application, "")
 
-    def _source_of(self, intent: Intent) -> str:
+    async def _sent(self, intent: Intent) -> SentRelease:
+        """The release that `intent` belongs to."""
         assignment = self._assigned.get(intent.target)
         assert assignment is not None, f"intent {intent.id} of {intent.target} which has no assignment"
-        return assignment.source
+        return await self.releases.sent(intent.digest, assignment.source, self._rules_of(intent.target))
 
     async def _permit(self, intent: Intent) -> Later | None:
         """Asked right before each request that writes: is it still wanted, is this still our epoch, is there budget?"""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from reconciler.core.digest import digest_of
-from reconciler.sim.schema import Catalog, Node, Resource
+from reconciler.sim.openapi import openapi_document, openapi_index
+from reconciler.sim.schema import Catalog, Resource
 
 VERSION = {
     "major": "1",
@@ -31,7 +31,9 @@ def document(catalog: Catalog, path: str) -> dict[str, Any] | None:
     if path == "/version":
         return VERSION
     if path == "/openapi/v3":
-        return _openapi_index(catalog)
+        return openapi_index(catalog)
+    if path.startswith("/openapi/v3/"):
+        return openapi_document(catalog, path.removeprefix("/openapi/v3/"))
     if parts == ["api"]:
         return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
     if parts == ["apis"]:
@@ -44,29 +46,6 @@ def document(catalog: Catalog, path: str) -> dict[str, Any] | None:
     if parts[0] == "apis" and len(parts) == 3:
         return _resources(catalog, parts[1], parts[2])
     return None
-
-
-def _openapi_index(catalog: Catalog) -> dict[str, Any]:
-    """Where the schemas of each group and version would be; the hash changes with the schemas, which are not served."""
-    paths: dict[str, list[Any]] = {}
-    for one in catalog.resources:
-        path = f"apis/{one.api_version}" if one.group else f"api/{one.version}"
-        paths.setdefault(path, []).append([one.kind, _names(one.node, set())])
-    return {
-        "paths": {
-            path: {"serverRelativeURL": f"/openapi/v3/{path}?hash={digest_of(kinds).upper()}"}
-            for path, kinds in paths.items()
-        }
-    }
-
-
-def _names(node: Node, seen: set[int]) -> list[Any]:
-    """The names of all fields below `node`; a type that contains itself is looked into once."""
-    if id(node) in seen:
-        return []
-    seen.add(id(node))
-    below = [_names(node.element, seen)] if node.element is not None else []
-    return [[name, _names(field, seen)] for name, field in sorted(node.fields.items())] + below
 
 
 def _group(catalog: Catalog, group: str) -> dict[str, Any]:
