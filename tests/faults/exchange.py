@@ -137,7 +137,9 @@ class Exchange:
             self.entry.status = answer.status
             yield answer
         finally:
-            # Closed and not kept: a watch that the client left would else be written into for ever.
+            # Aborted, for a watch that the client left is written into and does not say goodbye.
+            if answer.connection is not None and answer.connection.transport is not None:
+                answer.connection.transport.abort()
             answer.close()
 
     async def write(self, *parts: bytes) -> None:

@@ -47,6 +47,7 @@ async def connected(path: Path, *, allow_files: bool = False) -> AsyncIterator[K
         yield cluster
     finally:
         await cluster.close()
+        await asyncio.sleep(0.01)  # aborted connections are closed by callbacks of the loop
 
 
 def namespace_for(plane: ControlPlane, request: pytest.FixtureRequest) -> str:

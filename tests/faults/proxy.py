@@ -279,7 +279,8 @@ class FaultProxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._upstream.close()
-        await asyncio.sleep(0)
+        # Aborted connections are closed by callbacks of the loop.
+        await asyncio.sleep(0.01)
 
     def _cut(self) -> None:
         for writer in list(self._writers):
