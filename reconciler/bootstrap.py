@@ -282,7 +282,8 @@ def connect_by_kubeconfig(clusters: Mapping[str, ClusterAccess], *, allow_exec: 
                 threads=threads,
             )
 
-        return KubeCluster(cluster.name, MeteredTransport(LazyTransport(make), metrics))
+        lazy = LazyTransport(make, lambda: files.version(access.kubeconfig))
+        return KubeCluster(cluster.name, MeteredTransport(lazy, metrics))
 
     return connect
 

@@ -142,6 +142,8 @@ def _moving_gate(daemon: Daemon, look: Look, moving: Moving, now: Now) -> Gate:
         case TargetState.UNREACHABLE | TargetState.BLOCKED:
             by = "cluster" if row.state is TargetState.UNREACHABLE else "gate"
             return Gate(by, row.reason or Reason(str(row.state), "the cluster cannot take the release now"))
+        case TargetState.BAKING if look.blind is not None:
+            return Gate("observation", look.blind)
         case TargetState.BAKING:
             return _bake_gate(moving, now)
         case TargetState.ROLLING_BACK:
@@ -149,6 +151,8 @@ def _moving_gate(daemon: Daemon, look: Look, moving: Moving, now: Now) -> Gate:
             return Gate("rollback", Reason("RollingBack", f"it goes back to its last baked release: {why}"))
         case TargetState.APPLYING:
             return _applying_gate(daemon, look)
+        case TargetState.PROGRESSING if look.blind is not None:
+            return Gate("observation", look.blind)
         case TargetState.PROGRESSING:
             reason = row.reason or Reason("Progressing", "the new release is not healthy yet")
             return Gate("health", Reason(reason.code, f"waiting for it to be healthy: {reason.message}"))
@@ -204,6 +208,8 @@ def _standing_gate(daemon: Daemon, look: Look, now: Now) -> Gate:
         if look.view is not None:
             return _silent_gate(look.view, now)
         return Gate("cluster", Reason("ClusterUnreachable", f"cluster {look.target.cluster} is not declared any more"))
+    if look.blind is not None:
+        return Gate("observation", look.blind)
     if source is not None and look.goal != look.assigned:
         return source
     wait = _wait_of(waits, str(look.target))
