@@ -320,7 +320,8 @@ def connect_by_kubeconfig(
                 threads=threads,
             )
 
-        return KubeCluster(cluster.name, MeteredTransport(LazyTransport(make), metrics), identities=identities)
+        lazy = LazyTransport(make, lambda: files.version(access.kubeconfig))
+        return KubeCluster(cluster.name, MeteredTransport(lazy, metrics), identities=identities)
 
     return connect
 

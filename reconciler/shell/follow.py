@@ -78,7 +78,7 @@ async def pause_until(clock: Clock, monotonic_s: float, wake: asyncio.Event | No
 
 class Follower:
     """One kind. `observed_at` is Now.monotonic of the last proof that the cache holds what is there, None if there was
-    none; `reason` says why it cannot be observed just now."""
+    none; `reason` says why it cannot be observed just now, and `failing_since` since when."""
 
     def __init__(self, kind: Kind, mirror: Mirror, *, clock: Clock, selector: str, jitter: Callable[[], float]) -> None:
         self.kind = kind
@@ -86,6 +86,7 @@ class Follower:
         self.checked_at: float | None = None
         self.check_again_at = 0.0
         self.reason: Reason | None = None
+        self.failing_since: float | None = None
         self._mirror = mirror
         self._clock = clock
         self._selector = selector
@@ -117,8 +118,7 @@ class Follower:
             except KubeError as error:
                 if isinstance(error, GoneError):
                     self._resume_from = ""
-                self._mirror.failed(error)
-                self.reason = error.reason
+                self._failed(error)
                 pause_s = self._watch_backoff.failed(error.retry_after_s)
             if pause_s:
                 await pause_until(self._clock, self._now_s() + pause_s)
@@ -176,8 +176,7 @@ class Follower:
                 else:
                     await self._list()
         except KubeError as error:
-            self._mirror.failed(error)
-            self.reason = error.reason
+            self._failed(error)
             self.check_again_at = self._now_s() + self._check_backoff.failed(error.retry_after_s)
             raise
         self._check_backoff.succeeded()
@@ -254,7 +253,13 @@ class Follower:
         self.checked_at = started_s
         self._observed(started_s)
 
+    def _failed(self, error: KubeError) -> None:
+        self._mirror.failed(error)
+        self.reason = error.reason
+        if self.failing_since is None:
+            self.failing_since = self._now_s()
+
     def _observed(self, at_s: float) -> None:
-        self.reason = None
+        self.reason = self.failing_since = None
         self.observed_at = at_s if self.observed_at is None else max(at_s, self.observed_at)
         self._mirror.heard()

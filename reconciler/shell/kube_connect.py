@@ -2,16 +2,19 @@
 
 Reading a kubeconfig may wait for a credential plugin, and the file may come later than the daemon: so the connection is
 made by the first request, within its timeout, and a kubeconfig that cannot be used is "no connection" with the reason,
-tried again like any other. Requests and their latencies are counted here, for every cluster alike.
+tried again like any other. A kubeconfig that was replaced (another token, another authority) is read anew once the old
+one is of no use: after a 401, or when no connection comes about. Requests and their latencies are counted here, for
+every cluster alike.
 
-    KubeCluster(name, MeteredTransport(LazyTransport(lambda: transport_from_kubeconfig(path)), metrics))
+    make = lambda: transport_from_kubeconfig(path, files=files)
+    KubeCluster(name, MeteredTransport(LazyTransport(make, lambda: files.version(path)), metrics))
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 
 from reconciler.shell.kubeconfig_refusals import KubeconfigError
 from reconciler.shell.metrics import Metrics
@@ -19,17 +22,26 @@ from reconciler.shell.transport import Request, Response, Stream, Transport, Tra
 
 
 class LazyTransport:
-    """A Transport over the one that `make` gives; `make` may fail with anything and is then asked again."""
+    """A Transport over the one that `make` gives; `make` may fail with anything and is then asked again. It is asked
+    anew, too, when the one it gave is refused and `version` of what it is made from has changed; None says that this
+    cannot be told now."""
 
-    def __init__(self, make: Callable[[], Awaitable[Transport]]) -> None:
+    def __init__(self, make: Callable[[], Awaitable[Transport]], version: Callable[[], object] = lambda: None) -> None:
         self._make = make
+        self._version = version
+        self._made_from: object = None
+        self._refused = False
         self._made: Transport | None = None
         self._closed = False
         self._lock = asyncio.Lock()
 
     async def request(self, request: Request) -> Response:
         """As Transport.request."""
-        return await (await self._inner(request.timeout_s)).request(request)
+        inner = await self._inner(request.timeout_s)
+        with self._noting_refusals():
+            response = await inner.request(request)
+        self._refused = self._refused or response.status == 401
+        return response
 
     def stream(self, request: Request) -> AbstractAsyncContextManager[Stream]:
         """As Transport.stream."""
@@ -38,8 +50,19 @@ class LazyTransport:
     @asynccontextmanager
     async def _stream(self, request: Request) -> AsyncIterator[Stream]:
         inner = await self._inner(request.timeout_s)
-        async with inner.stream(request) as stream:
-            yield stream
+        with self._noting_refusals():
+            async with inner.stream(request) as stream:
+                self._refused = self._refused or stream.status == 401
+                yield stream
+
+    @contextmanager
+    def _noting_refusals(self) -> Iterator[None]:
+        """No connection: the authority or the address may be another one by now."""
+        try:
+            yield
+        except TransportError as error:
+            self._refused = self._refused or not error.sent
+            raise
 
     async def close(self) -> None:
         """As Transport.close."""
@@ -54,7 +77,10 @@ class LazyTransport:
             async with asyncio.timeout(timeout_s), self._lock:
                 if self._closed:
                     raise TransportError("the connection is closed", sent=False)
+                await self._drop_outdated()
                 if self._made is None:
+                    # Taken before: what is replaced meanwhile is noticed.
+                    self._made_from = self._version()
                     self._made = await self._make()
                 return self._made
         except (TransportError, AssertionError):
@@ -66,6 +92,13 @@ class LazyTransport:
         except Exception as error:
             # Whatever a stranger's file or library comes up with: one cluster is out of reach, and no lane ends.
             raise TransportError(f"the connection cannot be made ({type(error).__name__})", sent=False) from error
+
+    async def _drop_outdated(self) -> None:
+        """Close a connection that was refused and would be made from something else now."""
+        refused, self._refused = self._refused, False
+        if self._made is not None and refused and self._version() not in (None, self._made_from):
+            made, self._made = self._made, None
+            await made.close()
 
 
 class MeteredTransport:

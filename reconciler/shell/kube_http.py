@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -54,6 +55,19 @@ class RepeatRefusedError(Exception):
 FAILURES = (aiohttp.ClientError, OSError, ValueError, KubeconfigError, RepeatRefusedError)
 #: What the system says when the network leads nowhere.
 NO_ROUTE = (errno.EHOSTUNREACH, errno.ENETUNREACH)
+NOT_FROM_OUR_AUTHORITY = "its certificate is not from the authority that the kubeconfig trusts"
+ANOTHER_NAME = "its certificate is for another name than the one in the kubeconfig"
+#: What is wrong with an API server's certificate, by OpenSSL's X509_V_ERR codes; for others its own words.
+CERTIFICATE_WORDS = {
+    9: "its certificate is not valid yet: are both clocks right?",
+    10: "its certificate has expired",
+    18: NOT_FROM_OUR_AUTHORITY,
+    19: NOT_FROM_OUR_AUTHORITY,
+    20: NOT_FROM_OUR_AUTHORITY,
+    21: NOT_FROM_OUR_AUTHORITY,
+    62: ANOTHER_NAME,
+    64: ANOTHER_NAME,
+}
 
 
 class Credentials(Protocol):
@@ -257,6 +271,8 @@ def explained(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"the name {error.host} does not resolve"
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return CERTIFICATE_WORDS.get(cause.verify_code) or f"its certificate is not accepted: {cause.verify_message}"
     if isinstance(cause, ConnectionRefusedError):
         return "connection refused"
     if isinstance(cause, OSError) and cause.errno in NO_ROUTE:

@@ -9,7 +9,7 @@ Certificates and keys given as data never stay on disk: the certificate authorit
 client certificate through a private file that is removed at once. Contexts with equal certificates share one SSL
 context. Tokens are read anew every minute and after a 401, wherever they come from, since they are short-lived:
 whoever renews them in the kubeconfig, beside it or through a plugin has nothing to restart. A client certificate is
-read once: who sees it expire makes a new transport.
+read once per transport, and stays until the kubeconfig itself changes.
 
 Many clusters are often many contexts of one file: it is parsed once and again when it changes, and the official client
 is given a copy of the one context. What that client fails with, whatever it is, is one KubeconfigError: a broken
@@ -190,8 +190,7 @@ class KubeconfigFiles:
         try:
             # Opened first: what is read is what was looked at, even if another file takes the name meanwhile.
             with path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                version = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+                version = version_of(os.fstat(file.fileno()))
                 known = self._parsed.get(path)
                 if known is None or known[0] != version:
                     known = version, parsed_document(file.read(MAX_KUBECONFIG_BYTES + 1), path)
@@ -201,6 +200,19 @@ class KubeconfigFiles:
         if isinstance(known[1], KubeconfigError):
             raise KubeconfigError(str(known[1])) from known[1]
         return known[1]
+
+    @staticmethod
+    def version(path: Path) -> tuple[int, ...] | None:
+        """What changes when the file is replaced or written; None if it is not there."""
+        try:
+            return version_of(path.stat())
+        except OSError:
+            return None
+
+
+def version_of(status: os.stat_result) -> tuple[int, ...]:
+    """A file's identity, time and size."""
+    return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 def parsed_document(content: bytes, path: Path) -> dict[str, Any] | KubeconfigError:

@@ -125,6 +125,16 @@ class Lane:
         times = [self.observer.observed_at(kind) for kind in self._kinds.get(target, ())]
         return None if None in times else min((at for at in times if at is not None), default=None)
 
+    def blind(self, target: Target) -> Reason | None:
+        """Why nothing is known of `target` any more although its cluster may answer: one of its kinds could not be
+        observed for longer than the cluster's limit. None while all of them can."""
+        limit = self.context.clock.now().monotonic - self.document.stale_after_s
+        for kind in self._kinds.get(target, ()):
+            since, reason = self.observer.failing_since(kind), self.observer.problem(kind)
+            if since is not None and reason is not None and since < limit:
+                return Reason(reason.code, f"{kind.kind} cannot be observed: {reason.message}")
+        return None
+
     def retry_of(self, target: Target) -> Retry | None:
         """Why the writes of `target` wait, and until when; None if they do not."""
         return self._retries.of(target)

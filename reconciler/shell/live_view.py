@@ -18,7 +18,7 @@ from reconciler.core.diff import compare
 from reconciler.core.explain_diff import MASK, Change, changes, is_secret
 from reconciler.core.field_paths import writers_of
 from reconciler.core.managed_fields import FIELD_MANAGER
-from reconciler.core.model import Manifest, ObjectKey, ObjectVerdict, Release, Sync, Target
+from reconciler.core.model import Manifest, ObjectKey, ObjectVerdict, Reason, Release, Sync, Target
 from reconciler.core.ownership import owner_hash, stamp
 from reconciler.core.plan_diff import NO_EFFECT, ObjectDiff, manifest_effect
 from reconciler.core.predict import predicted
@@ -73,12 +73,26 @@ async def _target_diff(daemon: Daemon, look: Look, against: str) -> list[ObjectD
     verdicts = {}
     if look.current is not None and digest == look.assigned:
         verdicts = {part.key: part for part in look.current.objects}
+    if not look.seen:
+        # What was last seen there may be different by now.
+        why = _unseen(look).message
+        return [
+            ObjectDiff(key, str(item.get("apiVersion", "")), *look.target, "none", "not-judgeable", message=why)
+            for key, item in sent.objects.items()
+        ]
     parts = [_object_diff(daemon, look.target, key, sent, verdicts.get(key)) for key in sent.objects]
     if digest != look.assigned:
         before = await _release(daemon, look, look.assigned)
         gone = [item for item in before.objects if ObjectKey.of(item) not in sent.objects] if before else []
         parts += [_dropped(look.target, manifest) for manifest in reversed(gone)]
     return parts
+
+
+def _unseen(look: Look) -> Reason:
+    """Why nothing can be said of a target now."""
+    if look.unreachable:
+        return Reason("ClusterUnreachable", f"cluster {look.target.cluster} does not answer")
+    return look.blind or Reason("NotObserved", "it has not been observed yet")
 
 
 async def _release(daemon: Daemon, look: Look, digest: str) -> Release | None:
@@ -180,11 +194,10 @@ def _target_health(look: Look, versions: Mapping[ObjectKey, str]) -> Sequence[di
     """A target that nobody has seen at its release, or whose cluster does not answer, is Unknown as a whole."""
     application, cluster = look.target
     where = {"application": application, "cluster": cluster}
-    if look.unreachable or look.current is None:
-        why = "ClusterUnreachable" if look.unreachable else "NotObserved"
-        message = f"cluster {cluster} does not answer" if look.unreachable else "it has not been observed yet"
+    if not look.seen or look.current is None:
+        why = _unseen(look)
         empty = {"apiVersion": "", "kind": "", "namespace": "", "name": ""}
-        return [{**empty, "health": "Unknown", "reason": why, "message": message, **where}]
+        return [{**empty, "health": "Unknown", "reason": why.code, "message": why.message, **where}]
     return [
         {
             "apiVersion": versions.get(part.key, ""),

@@ -17,6 +17,7 @@ from reconciler.core.model import (
     ClusterView,
     Health,
     Now,
+    Reason,
     Rollout,
     RolloutTarget,
     Sync,
@@ -42,7 +43,8 @@ class Moving:
 @dataclass(frozen=True, slots=True)
 class Look:
     """One target. `goal` is the digest that Git asks for ("": none any more), `moving` the newest active rollout that
-    has not settled it; `view` is its cluster's, None if the cluster is not declared."""
+    has not settled it; `view` is its cluster's, None if the cluster is not declared; `blind` says why nothing is
+    known of it any more although its cluster may answer."""
 
     target: Target
     goal: str
@@ -51,6 +53,7 @@ class Look:
     moving: Moving | None
     view: ClusterView | None
     unreachable: bool
+    blind: Reason | None = None
 
     @property
     def assigned(self) -> str:
@@ -66,13 +69,18 @@ class Look:
 
     @property
     def health(self) -> Health:
-        """Its health; not observed, out of reach and not assigned are Unknown."""
-        return self.current.health if self.current is not None and not self.unreachable else Health.UNKNOWN
+        """Its health; not observed, not observable any more, out of reach and not assigned are Unknown."""
+        return self.current.health if self.current is not None and self.seen else Health.UNKNOWN
 
     @property
     def sync(self) -> Sync:
         """Does live equal what is assigned?"""
-        return self.current.sync if self.current is not None and not self.unreachable else Sync.UNKNOWN
+        return self.current.sync if self.current is not None and self.seen else Sync.UNKNOWN
+
+    @property
+    def seen(self) -> bool:
+        """True while what is known of it can be true: its cluster answers, and its kinds can be observed."""
+        return not self.unreachable and self.blind is None
 
     @property
     def state(self) -> str:
@@ -140,7 +148,9 @@ def look_at(daemon: Daemon, target: Target, goal: str, assignment: Assignment | 
     now: Now = daemon.ports.clock.now()
     view = daemon.board.view(target.cluster, now)
     unreachable = view is not None and view.unreachable(now)
-    return Look(target, goal, assignment, daemon.board.verdict(target), moving, view, unreachable)
+    lane = daemon.lanes.get(target.cluster)
+    blind = lane.blind(target) if lane is not None else None
+    return Look(target, goal, assignment, daemon.board.verdict(target), moving, view, unreachable, blind)
 
 
 async def all_looks(daemon: Daemon) -> list[Look]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from reconciler.core.model import Manifest, ObjectKey, Reason
 from reconciler.shell.kube_cluster import KubeCluster
-from reconciler.shell.kube_errors import KubeError
+from reconciler.shell.kube_errors import BusyError, KubeError
 from reconciler.shell.live import LiveCache, NotSeen
 from reconciler.shell.metrics import Metrics
 from reconciler.shell.ports import Clock
@@ -64,8 +64,10 @@ class Mirror:
         self._on_heard()
 
     def failed(self, error: KubeError) -> None:
-        """A request failed. A refusal is an answer, too; silence and a proxy's error page are none."""
-        if error.answered:
+        """A request failed. A refusal is an answer, too: it comes from one who knows. Silence, a proxy's error page, a
+        server that fails or has no time for us tell nothing of what is there."""
+        told = error.answered and error.status < 500 and not isinstance(error, BusyError)
+        if error.permanent or told:
             self.heard()
         else:
             self.reason = error.reason

@@ -129,6 +129,11 @@ class Observer:
         follower = self._followers.get(kind)
         return follower.reason if follower else None
 
+    def failing_since(self, kind: GroupKind) -> float | None:
+        """Now.monotonic of when `kind` could first not be observed after it could; None while it can."""
+        follower = self._followers.get(kind)
+        return follower.failing_since if follower else None
+
     # ---- what the lane tells -----------------------------------------------------------------------------------
 
     def observed(self, manifest: Manifest) -> None:

@@ -161,7 +161,8 @@ def _clusters(daemon: Daemon, now: Now) -> list[Json]:
     well: Counter[str] = Counter()
     for target, verdict in daemon.board.verdicts.items():
         total[target.cluster] += 1
-        well[target.cluster] += verdict.health in WELL
+        lane = daemon.lanes.get(target.cluster)
+        well[target.cluster] += verdict.health in WELL and (lane is None or lane.blind(target) is None)
     return [_cluster_json(daemon, name, now, total[name], well[name]) for name in sorted(daemon.board.clusters)]
 
 

@@ -144,7 +144,9 @@ class WallSchedule:
         self._scheduler: Any = AsyncIOScheduler(
             timezone=dt.UTC,
             event_loop=self._loop,
-            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
+            # Two, for the library hears of a run's end one turn of the loop late: where the process was held up for an
+            # interval in between, it would refuse the next run, and with it all that follow.
+            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 2},
         )
         self._scheduler.start()
         self._offset_s = self._wall() - self._loop.time()

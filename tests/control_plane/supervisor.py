@@ -7,11 +7,16 @@ connection is a hold; the kernel closes it however its owner ends. When the last
 stopped, the API server before etcd, and the directory is removed. Should the supervisor itself be killed, Linux ends
 the programs with it (PR_SET_PDEATHSIG).
 
+A holder may also say a line, `stop kube-apiserver` say, and gets a line back: tests of outages stop, kill, pause,
+resume and start programs, each by its name. A program that was stopped on somebody's word is not one that ended by
+itself.
+
 Example: `python -m tests.control_plane.supervisor DIRECTORY` with `DIRECTORY/plan.json` written by `server.py`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import http.client
 import json
@@ -27,6 +32,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 from urllib.parse import urlsplit
 
 READY_WITHIN_S = 120.0
@@ -57,10 +63,31 @@ class Programs:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.running: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self.plan: list[dict[str, Any]] = []
+
+    def order(self, words: str) -> str:
+        """Carry out "VERB PROGRAM" (start, stop, kill, pause, resume); what became of it."""
+        verb, _, name = words.strip().partition(" ")
+        entry = next((entry for entry in self.plan if entry["name"] == name), None)
+        child = next((child for other, child in self.running if other == name), None)
+        if entry is None or (child is None) != (verb == "start"):
+            return f"cannot {words.strip()!r}"
+        if child is None:
+            # Beside what was started since: programs are stopped in the reverse order of the plan.
+            start_one(entry, self)
+            names = [entry["name"] for entry in self.plan]
+            self.running.sort(key=lambda pair: names.index(pair[0]))
+        elif verb in ("pause", "resume"):
+            child.send_signal(signal.SIGSTOP if verb == "pause" else signal.SIGCONT)
+        else:
+            self.running.remove((name, child))
+            child.send_signal(signal.SIGTERM if verb == "stop" else signal.SIGKILL)
+            end(child)
+        return "done"
 
     def start(self, name: str, command: list[str]) -> None:
         """Start one program with its log beside it."""
-        with (self.directory / f"{name}.log").open("wb") as log:
+        with (self.directory / f"{name}.log").open("ab") as log:
             # preexec_fn is safe here: this process has one thread.
             child = subprocess.Popen(
                 command,
@@ -83,13 +110,20 @@ class Programs:
     def stop(self) -> None:
         """Stop in reverse order, each ended before the next is asked: the API server needs its etcd to end in order."""
         for _, child in reversed(self.running):
+            # A paused program ends only when it goes on.
+            child.send_signal(signal.SIGCONT)
             child.terminate()
-            try:
-                child.wait(STOP_WITHIN_S)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+            end(child)
         self.running = []
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    """Wait for a program that was asked to end, and end it when it does not."""
+    try:
+        child.wait(STOP_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 def wait_until(what: str, answers: Callable[[], bool], programs: Programs) -> None:
@@ -124,18 +158,28 @@ def answers_ok(url: str, ca_file: Path | None, token: str | None) -> bool:
             connection.close()
 
 
-def start_all(plan: dict[str, object], programs: Programs) -> None:
+def start_one(entry: dict[str, Any], programs: Programs) -> None:
+    """Start one program and wait until it answers at its health address."""
+    programs.start(entry["name"], entry["command"])
+    ca_file = Path(entry["ca_file"]) if entry["ca_file"] else None
+    wait_until(entry["name"], lambda: answers_ok(entry["ready_url"], ca_file, entry["token"]), programs)
+
+
+def start_all(plan: dict[str, list[dict[str, Any]]], programs: Programs) -> None:
     """Start what the plan lists, each program after the one before answers at its health address."""
-    entries = plan["programs"]
-    assert isinstance(entries, list)
-    for entry in entries:
-        programs.start(entry["name"], entry["command"])
-        ca_file = Path(entry["ca_file"]) if entry["ca_file"] else None
+    programs.plan = plan["programs"]
+    for entry in programs.plan:
+        start_one(entry, programs)
 
-        def ready(url: str = entry["ready_url"], ca: Path | None = ca_file, token: str | None = entry["token"]) -> bool:
-            return answers_ok(url, ca, token)
 
-        wait_until(entry["name"], ready, programs)
+def obey(held: socket.socket, words: bytes, programs: Programs) -> None:
+    """Carry out what a holder says, and answer; whoever has gone meanwhile gets no answer."""
+    try:
+        answer = programs.order(words.decode())
+    except StartError as problem:
+        answer = " ".join(str(problem).split())
+    with contextlib.suppress(OSError):
+        held.sendall(answer.encode()[:1000] + b"\n")
 
 
 def serve_holds(listener: socket.socket, programs: Programs) -> socket.socket | None:
@@ -158,7 +202,10 @@ def serve_holds(listener: socket.socket, programs: Programs) -> socket.socket | 
                 continue
             held = key.fileobj
             assert isinstance(held, socket.socket)
-            if not held.recv(64):
+            words = held.recv(64)
+            if words:
+                obey(held, words, programs)
+            else:
                 selector.unregister(held)
                 holds.discard(held)
                 last = held

@@ -297,8 +297,8 @@ def test_who_lacks_a_right_is_told_and_harms_nobody_else(audited: tuple[ControlP
             fleet.until(lambda: explained("hidden")["reason"] == "Forbidden", 90)
             found = explained("hidden")
             assert 'cannot list resource "networkpolicies"' in found["message"]
-            assert "NetworkPolicy objects cannot be observed" in found["message"]
-            assert found["blocked_by"] == "cluster"
+            assert "NetworkPolicy cannot be observed" in found["message"]
+            assert found["blocked_by"] == "observation"
             # All the while others go on, of the same repository and on the same cluster.
             fleet.until(lambda: explained("own")["blocked_by"] is None, 90)
             fleet.repository.commit(payments("2"))

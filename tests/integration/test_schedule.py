@@ -156,3 +156,29 @@ def test_a_wall_clock_set_back_does_not_silence_the_jobs(monkeypatch: pytest.Mon
         schedule.close()
 
     asyncio.run(main())
+
+
+def test_a_process_that_was_held_up_goes_on_polling() -> None:
+    """Longer than an interval, at the very moment at which the library waits to hear that a run has ended."""
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        failures: list[tuple[str, BaseException]] = []
+        again = asyncio.Event()
+        calls: list[float] = []
+
+        def callback() -> None:
+            calls.append(loop.time())
+            if len(calls) <= 2:
+                time.sleep(0.1)
+            else:
+                again.set()
+
+        schedule = WallSchedule(Random(SEED), time.time, lambda name, error: failures.append((name, error)))
+        schedule.every("poll", 0.05, callback)
+        await asyncio.wait_for(again.wait(), 60)
+        schedule.close()
+        await asyncio.sleep(0)
+        assert failures == []
+
+    asyncio.run(scenario())

@@ -56,9 +56,9 @@ def test_a_failed_list_is_never_an_empty_fleet(answer: Any) -> None:
             assert world.observer.observed_at(FLINK.group_kind) is None
             problem = world.observer.problem(FLINK.group_kind)
             assert problem is not None
-            # A refusal is an answer; that nobody knows us is none: the cluster counts as out of reach.
-            unknown = json.loads(answer.body)["code"] == 401
-            assert (world.observer.heard_at is None) == unknown
+            # A refusal is an answer; a failure, or that nobody knows us, is none: the cluster counts as out of reach.
+            told = json.loads(answer.body)["code"] == 403
+            assert (world.observer.heard_at is not None) == told
             del api.refuse["LIST flinkdeployments"]
             await asyncio.sleep(40)
             assert world.spec("a") == {"k": 1}
