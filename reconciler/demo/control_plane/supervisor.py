@@ -1,13 +1,13 @@
 """The supervisor: one process that owns a control plane's programs for as long as somebody holds it.
 
-Tests get killed, workers of one test run share a control plane, and an API server whose etcd is gone does not end on
-SIGTERM. So nobody starts the programs directly: `server.py` starts this supervisor, which starts etcd, then the API
-server (and the controller manager when asked), writes `ready.json`, and counts the connections to its socket. A
-connection is a hold; the kernel closes it however its owner ends. When the last hold is gone the programs are
-stopped, the API server before etcd, and the directory is removed. Should the supervisor itself be killed, Linux ends
-the programs with it (PR_SET_PDEATHSIG).
+Demos and tests get killed, workers of one test run share a control plane, and an API server whose etcd is gone does not
+end on SIGTERM. So nobody starts the programs directly: `plane.py` starts this supervisor, which starts etcd, then the
+API server (and the controller manager when asked), writes `ready.json`, and counts the connections to its socket. A
+connection is a hold; the kernel closes it however its owner ends. When the last hold is gone, be it before everything
+has started, the programs are stopped, the API server before etcd, and the directory is removed. Should the supervisor
+itself be killed, Linux ends the programs with it (PR_SET_PDEATHSIG).
 
-Example: `python -m tests.control_plane.supervisor DIRECTORY` with `DIRECTORY/plan.json` written by `server.py`.
+Example: `python supervisor.py DIRECTORY` with `DIRECTORY/plan.json` written by `plane.py`. It imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
+import time  # noqa: TID251 - it looks after real programs
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -32,6 +32,7 @@ from urllib.parse import urlsplit
 READY_WITHIN_S = 120.0
 FIRST_HOLD_WITHIN_S = 60.0
 STOP_WITHIN_S = 20.0
+LOOK_EVERY_S = 0.05
 PR_SET_PDEATHSIG = 1
 
 
@@ -62,7 +63,7 @@ class Programs:
         """Start one program with its log beside it."""
         with (self.directory / f"{name}.log").open("wb") as log:
             # preexec_fn is safe here: this process has one thread.
-            child = subprocess.Popen(
+            child = subprocess.Popen(  # noqa: S603 - plan.json is written by plane.py
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -92,8 +93,46 @@ class Programs:
         self.running = []
 
 
-def wait_until(what: str, answers: Callable[[], bool], programs: Programs) -> None:
-    """Poll until the question is answered with yes, a program ends or the time is up."""
+class Holds:
+    """The connections to the supervisor's socket."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listener, selectors.EVENT_READ)
+        self._open: set[socket.socket] = set()
+        self._had_any = False
+        self._give_up_at = time.monotonic() + FIRST_HOLD_WITHIN_S
+        self.last: socket.socket | None = None
+        """The connection of the last hold, once it is gone: its owner waits for its end, which says that everything
+        has stopped."""
+
+    @property
+    def gone(self) -> bool:
+        """True if the last hold is gone, or none came in time."""
+        return not self._open and (self._had_any or time.monotonic() > self._give_up_at)
+
+    def poll(self, timeout_s: float) -> None:
+        """Take in who came and who went, waiting at most so long for it."""
+        for key, _ in self._selector.select(timeout_s):
+            if key.fileobj is self._listener:
+                connection, _ = self._listener.accept()
+                self._selector.register(connection, selectors.EVENT_READ)
+                self._open.add(connection)
+                self._had_any = True
+                continue
+            held = key.fileobj
+            assert isinstance(held, socket.socket)
+            if not held.recv(64):
+                self._selector.unregister(held)
+                self._open.discard(held)
+                self.last = held
+                if self._open:
+                    held.close()
+
+
+def wait_until(what: str, answers: Callable[[], bool], programs: Programs, holds: Holds) -> bool:
+    """Poll until the question is answered with yes, a program ends or the time is up. False: nobody waits any more."""
     deadline = time.monotonic() + READY_WITHIN_S
     while not answers():
         ended = programs.ended()
@@ -102,7 +141,10 @@ def wait_until(what: str, answers: Callable[[], bool], programs: Programs) -> No
         if time.monotonic() > deadline:
             name = programs.running[-1][0]
             raise StartError(f"{what} not ready after {READY_WITHIN_S:.0f} s:\n{programs.log_tail(name)}")
-        time.sleep(0.05)
+        holds.poll(LOOK_EVERY_S)
+        if holds.gone:
+            return False
+    return True
 
 
 def answers_ok(url: str, ca_file: Path | None, token: str | None) -> bool:
@@ -124,8 +166,9 @@ def answers_ok(url: str, ca_file: Path | None, token: str | None) -> bool:
             connection.close()
 
 
-def start_all(plan: dict[str, object], programs: Programs) -> None:
-    """Start what the plan lists, each program after the one before answers at its health address."""
+def start_all(plan: dict[str, object], programs: Programs, holds: Holds) -> None:
+    """Start what the plan lists, each program after the one before answers at its health address, as long as somebody
+    waits for it."""
     entries = plan["programs"]
     assert isinstance(entries, list)
     for entry in entries:
@@ -135,38 +178,14 @@ def start_all(plan: dict[str, object], programs: Programs) -> None:
         def ready(url: str = entry["ready_url"], ca: Path | None = ca_file, token: str | None = entry["token"]) -> bool:
             return answers_ok(url, ca, token)
 
-        wait_until(entry["name"], ready, programs)
+        if not wait_until(entry["name"], ready, programs, holds):
+            return
 
 
-def serve_holds(listener: socket.socket, programs: Programs) -> socket.socket | None:
-    """Return when the last hold is gone, when none came in time, or when a program ended by itself.
-
-    The last hold's connection is returned open: its owner waits for its end, which says that everything has stopped."""
-    selector = selectors.DefaultSelector()
-    selector.register(listener, selectors.EVENT_READ)
-    holds: set[socket.socket] = set()
-    give_up_at = time.monotonic() + FIRST_HOLD_WITHIN_S
-    had_any = False
-    last: socket.socket | None = None
-    while programs.ended() is None:
-        for key, _ in selector.select(timeout=1.0):
-            if key.fileobj is listener:
-                connection, _ = listener.accept()
-                selector.register(connection, selectors.EVENT_READ)
-                holds.add(connection)
-                had_any = True
-                continue
-            held = key.fileobj
-            assert isinstance(held, socket.socket)
-            if not held.recv(64):
-                selector.unregister(held)
-                holds.discard(held)
-                last = held
-                if holds:
-                    held.close()
-        if not holds and (had_any or time.monotonic() > give_up_at):
-            return last
-    return None
+def serve_holds(holds: Holds, programs: Programs) -> None:
+    """Return when the last hold is gone, when none came in time, or when a program ended by itself."""
+    while programs.ended() is None and not holds.gone:
+        holds.poll(1.0)
 
 
 def stop_on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -199,22 +218,22 @@ def main() -> int:
     listener.listen(64)
     detach()
     programs = Programs(directory)
-    last: socket.socket | None = None
+    holds = Holds(listener)
     try:
         try:
-            start_all(plan, programs)
+            start_all(plan, programs, holds)
         except StartError as problem:
             programs.stop()
             tell(directory, str(problem))
         else:
             tell(directory, None)
-        last = serve_holds(listener, programs)
+        serve_holds(holds, programs)
     finally:
         programs.stop()
         listener.close()
         shutil.rmtree(directory, ignore_errors=True)
-        if last is not None:
-            last.close()
+        if holds.last is not None:
+            holds.last.close()
     return 0
 
 
