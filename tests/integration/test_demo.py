@@ -69,7 +69,8 @@ def test_the_whole_demo(tmp_path: Path) -> None:
     assert played.returncode == 0, played.stdout + played.stderr
     assert played.stderr == ""
     summary = json.loads(played.stdout)
-    assert set(summary) == {"clusters", "applications", "targets", "steps"}
+    assert set(summary) == {"control_plane", "clusters", "applications", "targets", "steps"}
+    assert summary["control_plane"] == "simulated"
     assert summary["clusters"] == 8
     assert summary["applications"] >= 12
     assert summary["targets"] >= 40
@@ -208,6 +209,9 @@ def test_whoever_reads_may_go_away(tmp_path: Path) -> None:
         (["--clusters", "many"], 2, "usage"),
         (["--scenario", "flood"], 2, "unknown-scenario"),
         (["--stay"], 2, "usage"),
+        (["--control-plane", "toy"], 2, "usage"),
+        (["--assets", "/opt/kubebuilder/bin"], 2, "usage"),
+        (["--control-plane", "real", "--clusters", "9"], 2, "usage"),
     ],
 )
 def test_wrong_use(tmp_path: Path, arguments: list[str], status: int, code: str) -> None:
