@@ -67,6 +67,7 @@ class ObjectCache:
         self._on_change = on_change
         self._objects: dict[Ref, Object] = {}
         self._unsent: dict[Ref, deque[Mapping[str, Any]]] = {}
+        self._newest_end: dict[str, str] = {}  # by kind: the version of the newest deletion that a watch has told
 
     def get(self, ref: Ref) -> Object | None:
         """The object as it will be once everything is sent."""
@@ -81,14 +82,18 @@ class ObjectCache:
         return sorted(ref for ref in self._objects if ref.kind == kind)
 
     def offer(self, ref: Ref, value: Object) -> None:
-        """Take in an object as the server sent it, if it is news."""
+        """Take in an object as the server sent it, if it is news. The answer to a write may come after the watch has
+        told of the object's end: what is not known and older than an end is dead."""
         before = self._objects.get(ref)
-        if before is None or is_older(_version(before), _version(value)):
+        known = self._newest_end.get(ref.kind, "0") if before is None else _version(before)
+        if is_older(known, _version(value)):
             self._objects[ref] = value
             self._on_change(ref, before, value)
 
     def gone(self, ref: Ref, version: str) -> None:
         """The object was deleted at `version`."""
+        if is_older(self._newest_end.get(ref.kind, "0"), version):
+            self._newest_end[ref.kind] = version
         before = self._objects.get(ref)
         if before is not None and not is_older(version, _version(before)):
             del self._objects[ref]

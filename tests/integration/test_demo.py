@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 DEMO = [sys.executable, "-m", "reconciler.cli.main", "demo"]
 STEPS = ["initial-sync", "change", "bad-change", "drift"]
 WAVES = ["canary", "early", "rest"]
@@ -24,12 +25,13 @@ TIMEOUT_S = 240
 
 
 def environment(directory: Path) -> dict[str, str]:
-    """Nothing but a path: an empty home, and a directory of our own for temporary files."""
+    """Nothing but paths: of programs, of the package beside these tests, of an empty home and of temporary files."""
     temporary = directory / "tmp"
     temporary.mkdir(exist_ok=True)
     home = directory / "home"
     home.mkdir(exist_ok=True)
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"}
+    paths = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(home), "TMPDIR": str(temporary)}
+    return {**paths, "PYTHONUNBUFFERED": "1"}
 
 
 def left_behind(directory: Path) -> list[str]:
