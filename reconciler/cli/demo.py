@@ -42,8 +42,9 @@ from reconciler.shell.logs import configure
 EXIT_BY_SIGNAL = 128
 #: Ctrl-C, a polite kill, and the terminal going away.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-#: After this the process is ended whatever still runs: nobody waits long after Ctrl-C.
-LAST_RESORT_S = 8
+#: After this the process is ended whatever still runs: nobody waits long after Ctrl-C. Real control planes may take
+#: longer to end in order on a busy machine; they do so also without us.
+LAST_RESORT_S, LAST_RESORT_REAL_S = 8, 30
 
 
 class _SignalledError(BaseException):
@@ -129,7 +130,7 @@ async def _until_signalled(program: Program, view: View) -> Summary:
     def stop(number: int) -> None:
         if not received:
             # Should anything hang while it is taken down, the alarm's default action ends the process.
-            signal.alarm(LAST_RESORT_S)
+            signal.alarm(LAST_RESORT_S if program.assets is None else LAST_RESORT_REAL_S)
             task.cancel()
         received.append(number)
 
