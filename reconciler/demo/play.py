@@ -92,7 +92,7 @@ async def perform(program: Program, view: View) -> Summary:
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         if program.assets is not None:
-            view.waits(f"{program.clusters} real control planes are started: etcd and kube-apiserver, each on its own")
+            view.waits(f"{program.clusters} real control planes are started, which takes some seconds ...")
         stage = await stack.enter_async_context(open_stage(fleet, directory, program.seed, program.assets))
         view.opens(stage, program)
         outcomes: list[StepOutcome] = []

@@ -154,7 +154,7 @@ async def open_stage(
         if assets is None:
             setting = simulated_ground(fleet, directory, clock, seed=seed)
         else:
-            controller_failed = partial(failed, "the model that plays")
+            controller_failed = partial(failed, "the controllers' model on")
             setting = real_ground(fleet, directory, clock, seed=seed, assets=assets, failed=controller_failed)
         ground = await stack.enter_async_context(setting)
         daemon_failed = partial(failed, "the daemon's unit")

@@ -84,10 +84,10 @@ class RemoteControllers:
             timings=self._timings,
             behaviours=self._behaviours,
         )
-        self._scope.start(f"controllers:{self._name}/outbox", self._outbox.run())
+        self._scope.start(f"{self._name}/writes", self._outbox.run())
         for kind in sorted(PATHS):
             version = await self._list(kind)
-            self._scope.start(f"controllers:{self._name}/{kind}", self._watch_for_ever(kind, version))
+            self._scope.start(f"{self._name}/{kind}", self._watch_for_ever(kind, version))
 
     def idle(self) -> bool:
         """True if everything written is answered, nothing is being listed, and nothing is due at the present time."""

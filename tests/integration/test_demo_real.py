@@ -125,6 +125,23 @@ def test_killed(tmp_path: Path, assets: build.Assets, binaries: list[str]) -> No
     assert eventually(lambda: only_ours(tmp_path))
 
 
+@needs_proc
+@pytest.mark.controlplane
+def test_a_control_plane_that_dies(tmp_path: Path, assets: build.Assets, binaries: list[str]) -> None:
+    """The demo cannot go on: it says so in one line, and the others end with it."""
+    with playing(tmp_path, with_crds(tmp_path, assets), binaries) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "== Step 1" in list(lines_until(process.stdout, "== Step 1"))[-1]
+        victim = next(entry for entry in left_behind(tmp_path) if "/kube-apiserver\0" in entry)
+        os.kill(int(victim.partition(":")[0]), signal.SIGKILL)
+        process.stdout.read()
+        (line,) = process.stderr.read().splitlines()
+        assert process.wait(TIMEOUT_S) == 3
+    assert "the controllers' model on" in line
+    assert left_behind(tmp_path) == []
+
+
 def only_ours(directory: Path) -> bool:
     """True if no more is left than the demo's own directory."""
     return all(Path(entry).name.startswith("reconciler-demo-") for entry in left_behind(directory))
