@@ -40,10 +40,11 @@ from reconciler.core.model import Now, Reason
 from reconciler.core.objects import Scope as ObjectScope
 from reconciler.core.problems import Problem
 from reconciler.resources import catalogue
-from reconciler.settings import ClusterAccess, Repository, Settings
+from reconciler.settings import Allow, ClusterAccess, Repository, Settings
 from reconciler.shell.daemon import Daemon, DaemonSettings, Ports, SourceSpec
 from reconciler.shell.git_credentials import GitCredentials
 from reconciler.shell.git_source import GitSource
+from reconciler.shell.identity import Identities, Identity, default_identity
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_connect import LazyTransport, MeteredTransport
 from reconciler.shell.kube_http import transport_from_kubeconfig
@@ -57,6 +58,7 @@ from reconciler.shell.store.opening import open_store
 from reconciler.shell.store.sqlite import SqlStore
 from reconciler.shell.store.timed import TimedStore
 from reconciler.shell.transport import Transport
+from reconciler.shell.worker import Worker, Workers
 
 _LOG = logging.getLogger(__name__)
 
@@ -66,6 +68,9 @@ R = TypeVar("R")
 DATABASE = "reconciler.db"
 GIT_DIRECTORY = "git"
 READER_THREADS = 2
+#: Processes that run expressions from Git, and the function that they run.
+EVALUATORS = 2
+HEALTH_RULES = "reconciler.core.health_cel:answer"
 #: Sockets and pipes of a thousand clusters and a hundred repositories, with room to spare.
 FILES_WANTED = 65_536
 #: How long after `shutdownTimeout` the process is ended whatever still runs (a name lookup cannot be interrupted).
@@ -208,7 +213,9 @@ def build(parts: Parts, settings: DaemonSettings, on_failure: OnFailure) -> Asse
     """Open the store and make a daemon, not yet started. Called on the loop that is to run it. Raises StoreError."""
     writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
     readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="store-reader")
-    executors = [writer, readers]
+    evaluators = [ThreadPoolExecutor(1, thread_name_prefix=f"evaluator-{number}") for number in range(EVALUATORS)]
+    schemas = ThreadPoolExecutor(1, thread_name_prefix="schemas")
+    executors = [writer, readers, schemas, *evaluators]
     try:
         store = open_store(
             parts.state_dir / DATABASE, new_id=lambda: uuid.uuid4().hex, executor=writer, readers=readers
@@ -236,13 +243,29 @@ def build(parts: Parts, settings: DaemonSettings, on_failure: OnFailure) -> Asse
         schedule=schedule,
         sources=sources,
         connect=lambda cluster: parts.connect(cluster, metrics),
+        evaluator=evaluator(evaluators),
         notifier=parts.notifier or LogNotifier(),
         random=number,
         metrics=metrics,
         log=logging.getLogger("reconciler.daemon"),
         on_failure=on_failure,
+        executor=schemas,
     )
     return Assembly(Daemon(ports, settings), store, clock, metrics, executors)
+
+
+def evaluator(executors: Sequence[Executor]) -> Workers:
+    """What runs the rules of health policies: one process for each executor, started when the first rule is to run."""
+    return Workers(HEALTH_RULES, executors, monotonic=time.monotonic)
+
+
+def evaluate_once(items: Sequence[bytes]) -> list[bytes | Reason]:
+    """The same for a command that has some items to evaluate and then ends. Blocks."""
+    worker = Worker(HEALTH_RULES, time.monotonic)
+    try:
+        return worker.run(items)
+    finally:
+        worker.kill()
 
 
 def _source(repository: Repository, parts: Parts, executor: ThreadPoolExecutor) -> SourceSpec:
@@ -261,7 +284,20 @@ def _source(repository: Repository, parts: Parts, executor: ThreadPoolExecutor) 
     return SourceSpec(source, repository.poll_s, FleetSettings(catalogue(), scope))
 
 
-def connect_by_kubeconfig(clusters: Mapping[str, ClusterAccess], *, allow_exec: bool) -> Connect:
+def identities_of(repositories: Sequence[Repository]) -> Identities:
+    """Whom a source's writes are made as. A source that the settings name no more, though something of its is still
+    assigned, has the identity it would have by default: never the daemon's own."""
+    tenants = {repository.name: repository.tenant for repository in repositories}
+
+    def identity(source: str) -> Identity | None:
+        return tenants[source] if source in tenants else default_identity(source)
+
+    return identity
+
+
+def connect_by_kubeconfig(
+    clusters: Mapping[str, ClusterAccess], allow: Allow, identities: Identities = default_identity
+) -> Connect:
     """How `Cluster.spec.credentials` becomes a connection: by its name in the daemon's settings, never by anything that
     stands in Git."""
     ssl_contexts, files, threads = SslContexts(), KubeconfigFiles(), ThreadPerCall()
@@ -276,13 +312,15 @@ def connect_by_kubeconfig(clusters: Mapping[str, ClusterAccess], *, allow_exec: 
             return await transport_from_kubeconfig(
                 access.kubeconfig,
                 access.context or None,
-                allow_exec=allow_exec,
+                allow_exec=allow.kubeconfig_exec,
+                allow_files=allow.kubeconfig_files,
+                allow_insecure=allow.kubeconfig_insecure,
                 ssl_contexts=ssl_contexts,
                 files=files,
                 threads=threads,
             )
 
-        return KubeCluster(cluster.name, MeteredTransport(LazyTransport(make), metrics))
+        return KubeCluster(cluster.name, MeteredTransport(LazyTransport(make), metrics), identities=identities)
 
     return connect
 
@@ -330,7 +368,7 @@ async def _run(settings: Settings) -> int:
     parts = Parts(
         settings.state_dir,
         settings.repositories,
-        connect_by_kubeconfig(settings.clusters, allow_exec=settings.allow.kubeconfig_exec),
+        connect_by_kubeconfig(settings.clusters, settings.allow, identities_of(settings.repositories)),
         settings.allow.protocols,
     )
     assembly = build(parts, daemon_settings(settings), unit_failed)

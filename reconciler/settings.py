@@ -21,8 +21,9 @@ from reconciler.core.schema import suggest
 from reconciler.core.yaml_kube import Document, load
 from reconciler.core.yaml_kube import Path as DocumentPath
 from reconciler.settings_table import REQUIRED, RESERVED_VARIABLES, SETTINGS, Setting, rows_below
-from reconciler.settings_values import KINDS, BadValueError, Listen, from_text
+from reconciler.settings_values import KINDS, OWN_IDENTITY, BadValueError, Listen, from_text
 from reconciler.shell.git_urls import KNOWN_PROTOCOLS, parse_url
+from reconciler.shell.identity import Identity, default_identity
 from reconciler.shell.ports import SourceError
 
 DEFAULT_STATE_DIR = Path("/var/lib/reconciler")
@@ -42,7 +43,7 @@ class RepositoryCredentials:
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """One row of `repositories`."""
+    """One row of `repositories`. `tenant` is whom its writes are made as; None: as the kubeconfig's own user."""
 
     name: str
     url: str
@@ -50,6 +51,7 @@ class Repository:
     poll_s: float
     cluster_scoped: tuple[str, ...]
     credentials: RepositoryCredentials
+    tenant: Identity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class Allow:
 
     protocols: tuple[str, ...]
     kubeconfig_exec: bool
+    kubeconfig_files: bool = False
+    kubeconfig_insecure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,9 @@ class _Reader:
             log_level=scalar["logLevel"],
             repositories=tuple(self._repositories(allow["protocols"])),
             clusters={access.name: access for access in self._clusters()},
-            allow=Allow(allow["protocols"], allow["kubeconfigExec"]),
+            allow=Allow(
+                allow["protocols"], allow["kubeconfigExec"], allow["kubeconfigFiles"], allow["kubeconfigInsecure"]
+            ),
             limits=WriteLimits(limits["writesPerSecond"], limits["perCluster"]),
         )
         if settings.listen and not settings.listen.loopback and settings.token_file is None:
@@ -213,9 +219,7 @@ class _Reader:
             known = {name.partition(".")[0] for name in rows_below("repositories[].")}
             self._check_keys(path, value, known)
             repository = self._scalars("repositories[].", path)
-            credentials = rows_below("repositories[].credentials.")
-            self._check_keys((*path, "credentials"), self._map((*path, "credentials")), set(credentials))
-            secret = self._scalars("repositories[].credentials.", (*path, "credentials"))
+            secret, tenant = (self._within("repositories[].", path, name) for name in ("credentials", "impersonate"))
             if repository["name"] is not None and repository["name"] in names:
                 self._error((*path, "name"), "duplicate-name", f"two repositories are named {repository['name']!r}")
             names.add(repository["name"])
@@ -229,7 +233,25 @@ class _Reader:
                 credentials=RepositoryCredentials(
                     secret["tokenFile"], secret["username"], secret["sshKeyFile"], secret["knownHostsFile"]
                 ),
+                tenant=self._tenant(repository["name"], tenant["user"], tenant["groups"], path),
             )
+
+    def _within(self, prefix: str, path: DocumentPath, name: str) -> dict[str, Any]:
+        """The values of the map `name` below `path`."""
+        self._check_keys((*path, name), self._map((*path, name)), set(rows_below(f"{prefix}{name}.")))
+        return self._scalars(f"{prefix}{name}.", (*path, name))
+
+    def _tenant(
+        self, name: str | None, user: str | None, groups: tuple[str, ...] | None, path: DocumentPath
+    ) -> Identity | None:
+        if name is None or user is None or groups is None:
+            return None  # that is an error already
+        if user == OWN_IDENTITY:
+            if groups:
+                says = f"groups without a user: `user: {OWN_IDENTITY}` writes with the kubeconfig's own"
+                self._error((*path, "impersonate", "groups"), "invalid-value", says, "leave the groups out")
+            return None
+        return Identity(user or default_identity(name).user, groups)
 
     def _check_url(self, url: str | None, protocols: tuple[str, ...] | None, path: DocumentPath) -> None:
         if url is None:

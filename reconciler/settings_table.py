@@ -35,7 +35,7 @@ class Setting:
     @property
     def variable(self) -> str:
         """The environment variable that overrides it, "" for lists and what stands inside lists and maps."""
-        if self.kind in ("protocols", "kinds") or "[]" in self.path or "<" in self.path:
+        if self.kind in ("protocols", "kinds", "groups") or "[]" in self.path or "<" in self.path:
             return ""
         words = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", self.path.replace(".", "_"))
         return f"RECONCILER_{words.upper()}"
@@ -59,10 +59,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("repositories[].credentials.username", "user", "x-access-token", "user that goes with the token"),
     Setting("repositories[].credentials.sshKeyFile", "path", "", "private key for ssh"),
     Setting("repositories[].credentials.knownHostsFile", "path", "", "host keys, besides /etc/ssh/ssh_known_hosts"),
+    Setting("repositories[].impersonate.user", "tenant", "", "who writes; by default `reconciler:tenant:<its name>`"),
+    Setting("repositories[].impersonate.groups", "groups", (), "groups of that user"),
     Setting("clusters.<name>.kubeconfig", "path", REQUIRED, "kubeconfig; <name> is a Cluster's `spec.credentials`"),
     Setting("clusters.<name>.context", "text", "", "context in it; by default its current one"),
     Setting("allow.protocols", "protocols", ("https", "ssh"), "of `https`, `ssh`, `http`, `file`: what Git may use"),
     Setting("allow.kubeconfigExec", "boolean", False, "let a kubeconfig start a program (exec, auth-provider)"),
+    Setting("allow.kubeconfigFiles", "boolean", False, "let a kubeconfig name files (tokens, certificates, keys)"),
+    Setting("allow.kubeconfigInsecure", "boolean", False, "let a kubeconfig leave the server unverified (TLS off)"),
     Setting("limits.writesPerSecond", "rate", 50, "writes per second to all clusters together"),
     Setting("limits.perCluster", "rate", 10, "writes per second to one cluster"),
 )

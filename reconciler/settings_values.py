@@ -16,11 +16,15 @@ from typing import Any
 from reconciler.core.formats import duration_s, is_dns_label
 from reconciler.core.schema import suggest
 from reconciler.shell.git_urls import KNOWN_PROTOCOLS, check_ref
+from reconciler.shell.identity import wrong_group, wrong_user
 from reconciler.shell.logs import FORMATS, LEVELS
 from reconciler.shell.ports import SourceError
 
 _DURATION_MIN_S, _DURATION_MAX_S = 0.1, 7 * 86400.0
 _RATE_MAX = 10_000.0
+#: As a tenant's name: its writes are made with the kubeconfig's own identity.
+OWN_IDENTITY = "none"
+TENANT_HINT = "name a user or group of the tenant's own, as reconciler:tenant:payments"
 _KIND = re.compile(r"[A-Z][A-Za-z0-9]{0,62}(\.[a-z0-9][a-z0-9.-]{0,250})?")
 
 
@@ -144,6 +148,22 @@ def _protocols(value: Any, base: Path) -> tuple[str, ...]:
     return _items(value, base, read)
 
 
+def _tenant(value: Any, base: Path) -> str:
+    text = _text(value, base)
+    if text and text != OWN_IDENTITY and (wrong := wrong_user(text)):
+        raise BadValueError(wrong, TENANT_HINT)
+    return text
+
+
+def _groups(value: Any, base: Path) -> tuple[str, ...]:
+    def read(item: str) -> str:
+        if wrong := wrong_group(item):
+            raise BadValueError(wrong, TENANT_HINT)
+        return item
+
+    return _items(value, base, read)
+
+
 def _kinds(value: Any, base: Path) -> tuple[str, ...]:
     def read(item: str) -> str:
         if not _KIND.fullmatch(item):
@@ -168,6 +188,8 @@ KINDS: dict[str, Callable[[Any, Path], Any]] = {
     "listen": _listen,
     "protocols": _protocols,
     "kinds": _kinds,
+    "tenant": _tenant,
+    "groups": _groups,
 }
 
 

@@ -14,9 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.control_plane import build, server
 from tests.control_plane.specimen import SPECIMEN_CRD
+
+# Properties are tried with the same examples everywhere: a failure is one of the change under test.
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.load_profile("fixed")
 
 NO_CONTROL_PLANE = "no control plane: run `make control-plane`"
 

@@ -141,6 +141,45 @@ def test_files_that_pages_name_are_there() -> None:
     assert wrong == []
 
 
+@cache
+def names_of_tests() -> set[str]:
+    """The names of all test functions."""
+    return {
+        name
+        for path in files()
+        if path.suffix == ".py" and path.is_relative_to(ROOT / "tests")
+        for name in re.findall(r"^ *(?:async )?def (test_\w+)", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    }
+
+
+def named_tests(page: Path) -> list[str]:
+    """The tests that a page says show something."""
+    return re.findall(r"`(test_\w+)`", prose(page.read_text(encoding="utf-8")))
+
+
+def test_tests_that_pages_name_are_there() -> None:
+    wrong = [
+        f"{named(page)}: there is no {name}"
+        for page in pages()
+        for name in named_tests(page)
+        if name not in names_of_tests()
+    ]
+    assert wrong == []
+
+
+def test_a_test_that_is_not_there_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("shown by `test_tests_that_pages_name_are_there`, `test_of_nothing`\n```\n`test_in_a_block`\n```\n")
+    assert [name for name in named_tests(page) if name not in names_of_tests()] == ["test_of_nothing"]
+
+
+def test_every_row_of_the_contract_names_a_test() -> None:
+    page = (ROOT / "docs/design/0007-contract-with-the-api-server.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("|") and not re.match(r"\|(-|\s*asked)", line)]
+    assert len(rows) > 40
+    assert [row for row in rows if not re.search(r"\| `test_\w+`", row)] == []
+
+
 def test_nothing_speaks_of_one_machine() -> None:
     wrong = [
         f"{named(path)}:{number}: {line.strip()[:100]}"

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from reconciler.cli import views
 from reconciler.cli.client import Client, actor, find_client
 from reconciler.cli.output import DONE, FAILED, FOUND, USAGE, CommandError, Output
+from reconciler.core.model import Reason
 
 DEFAULT_CONFIG = Path("/etc/reconciler/reconciler.yaml")
 
@@ -132,9 +133,12 @@ def _diff_files(arguments: argparse.Namespace, out: Output) -> int:
 
 
 def health(arguments: argparse.Namespace, out: Output) -> int:
-    """`health FILE` or `health APP`: 1 if anything is worse than Progressing."""
+    """`health FILE [--policy FILE]` or `health APP`: 1 if anything is worse than Progressing."""
     if arguments.what == "-" or Path(arguments.what).is_file():
         return _health_of_file(arguments, out)
+    if arguments.policy:
+        message = "--policy is for a file of live objects: a daemon judges by the policies in its repositories"
+        raise CommandError(USAGE, "usage", message, "`reconciler health --help` shows how")
     if "." in Path(arguments.what).name or arguments.what.count("/") > 1:
         raise CommandError(USAGE, "no-such-file", f"there is no file {arguments.what}", "an application is `name`")
     found = _client(arguments).get("/api/v1/health", app=arguments.what, cluster=arguments.cluster)["objects"]
@@ -144,11 +148,23 @@ def health(arguments: argparse.Namespace, out: Output) -> int:
 
 def _health_of_file(arguments: argparse.Namespace, out: Output) -> int:
     from reconciler.cli.file_commands import invalid  # noqa: PLC0415 - on use
-    from reconciler.cli.offline_live import health_of_file  # noqa: PLC0415 - on use
+    from reconciler.cli.offline_live import health_of_file, policies_of_file  # noqa: PLC0415 - on use
     from reconciler.core.health_policy import thresholds  # noqa: PLC0415 - on use
+    from reconciler.core.health_rules import HealthPolicies  # noqa: PLC0415 - on use
+    from reconciler.core.problems import has_errors  # noqa: PLC0415 - on use
     from reconciler.resources import catalogue  # noqa: PLC0415 - on use
 
-    result = health_of_file(arguments.what, _read(arguments.what), thresholds(catalogue().thresholds))
+    shipped = catalogue()
+    policies = dict(shipped.health_policies)
+    for file in arguments.policy or ():
+        own, problems = policies_of_file(file, _read(file))
+        if has_errors(problems):
+            error = invalid(problems)
+            raise CommandError(FAILED, error.code, error.message, error.hint)
+        policies.update({policy.name: policy for policy in own})
+    in_force = HealthPolicies.of(policies.values())
+    numbers = thresholds(shipped.thresholds)
+    result = health_of_file(arguments.what, _read(arguments.what), numbers, in_force, _evaluate)
     if result.failed:
         error = invalid(result.problems)
         raise CommandError(FAILED, error.code, error.message, error.hint)
@@ -158,6 +174,12 @@ def _health_of_file(arguments: argparse.Namespace, out: Output) -> int:
     else:
         out.value(result.as_json())
     return FOUND if result.unhealthy else DONE
+
+
+def _evaluate(requests: list[bytes]) -> list[bytes | Reason]:
+    from reconciler.bootstrap import evaluate_once  # noqa: PLC0415 - it imports the whole daemon
+
+    return evaluate_once(requests)
 
 
 def _read(name: str) -> bytes:

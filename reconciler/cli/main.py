@@ -213,6 +213,9 @@ def _add_asking(commands: Any) -> None:
         _later("daemon_commands", "health"), asks=True,
     )  # fmt: skip
     found.add_argument("what", metavar="FILE|APP", help="a file of live objects, or an application")
+    found.add_argument(
+        "--policy", metavar="FILE", action="append", help="HealthPolicy documents to judge the file by; may be repeated"
+    )
     found.add_argument("--cluster", metavar="CLUSTER")
 
     for name, does in (

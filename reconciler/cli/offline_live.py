@@ -9,17 +9,27 @@ where the other commands are wired.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.core.diff import compare
 from reconciler.core.explain_diff import changes, prepared
-from reconciler.core.health import DEFAULT_THRESHOLDS, Thresholds, health_from_file
+from reconciler.core.health import DEFAULT_THRESHOLDS, Custom, Thresholds, health_from_file
+from reconciler.core.health_rules import (
+    NO_POLICIES,
+    NOT_EVALUATED,
+    HealthPolicies,
+    HealthPolicy,
+    Outcome,
+    outcome_of,
+    request_of,
+)
 from reconciler.core.managed_fields import applied_fields, our_entries
 from reconciler.core.model import Health, Manifest, ObjectKey, Reason, Sync
 from reconciler.core.order import order_key
 from reconciler.core.ownership import APPLICATION_ANNOTATION, OWNER_LABEL
+from reconciler.core.parse import parse_file
 from reconciler.core.plan_diff import NO_EFFECT, ObjectDiff, manifest_effect
 from reconciler.core.predict import predicted
 from reconciler.core.problems import Problem, Severity, has_errors
@@ -27,6 +37,9 @@ from reconciler.core.values import clean_text
 from reconciler.core.yaml_kube import load
 
 _SHOWN_NONE = "-"
+
+#: Runs the rules of health policies: an answer of health_cel.answer, or why there is none, for each request.
+Evaluate = Callable[[list[bytes]], list[bytes | Reason]]
 
 
 # ---- reading objects ---------------------------------------------------------------------------------------------
@@ -230,9 +243,43 @@ class FileHealth:
             yield f"{_SHOWN_NONE} no objects"
 
 
-def health_of_file(file: str, content: bytes, thresholds: Thresholds = DEFAULT_THRESHOLDS) -> FileHealth:
-    """Judge every object in `content` by what it says itself; "now" is the newest time that stands in it."""
+def health_of_file(
+    file: str,
+    content: bytes,
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
+    policies: HealthPolicies = NO_POLICIES,
+    evaluate: Evaluate | None = None,
+) -> FileHealth:
+    """Judge every object in `content` by what it says itself; "now" is the newest time that stands in it. `evaluate`
+    runs the rules of `policies`, and is called only if they judge any of the objects."""
     manifests, problems = objects_of(file, content)
     if has_errors(problems):
         return FileHealth((), tuple(problems))
-    return FileHealth(tuple((each, *health_from_file(each, thresholds)) for each in manifests), tuple(problems))
+    custom = _by_policy(manifests, policies, evaluate)
+    judged = [
+        (each, *health_from_file(each, policies.thresholds_for(each, thresholds), custom.get(index)))
+        for index, each in enumerate(manifests)
+    ]
+    return FileHealth(tuple(judged), tuple(problems))
+
+
+def _by_policy(manifests: list[Manifest], policies: HealthPolicies, evaluate: Evaluate | None) -> dict[int, Custom]:
+    """What the rules give for the objects that they judge, by the objects' place."""
+    judged = {index: policy for index, each in enumerate(manifests) if (policy := policies.rules_for(each)) is not None}
+    if not judged or evaluate is None:
+        return {index: Custom(policy, NOT_EVALUATED) for index, policy in judged.items()}
+    answers = evaluate([request_of(policy, manifests[index]) for index, policy in judged.items()])
+    return {
+        index: Custom(policy, outcome_of(policy, answer) if isinstance(answer, bytes) else Outcome(error=answer))
+        for (index, policy), answer in zip(judged.items(), answers, strict=True)
+    }
+
+
+def policies_of_file(file: str, content: bytes) -> tuple[list[HealthPolicy], list[Problem]]:
+    """The health policies in a file, and what is wrong with it; other documents are left alone."""
+    documents, problems = parse_file(file, content)
+    found = [parsed.value for parsed in documents if isinstance(parsed.value, HealthPolicy)]
+    wrong = [problem for parsed in documents if parsed.kind == "HealthPolicy" for problem in parsed.problems]
+    if not found and not wrong and not problems:
+        problems = (Problem(file, 0, 0, Severity.ERROR, "no-policy", "there is no HealthPolicy in it"),)
+    return found, [*problems, *wrong]

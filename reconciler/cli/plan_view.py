@@ -52,7 +52,8 @@ def text(out: Output, plan: FleetPlan) -> None:
         effect = _effect(*application.worst())
         lost = "STATE IS LOST" in effect
         out.print()
-        out.print(f"{application.application}: {out.paint(effect, 'red') if lost else effect}")
+        was = f" (was {application.former})" if application.former else ""
+        out.print(f"{application.application}{was}: {out.paint(effect, 'red') if lost else effect}")
         rows = [
             (
                 wave.name,

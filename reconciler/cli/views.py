@@ -256,9 +256,9 @@ def diff(out: Output, found: Json) -> None:
     unknown = [part for part in parts if part["verdict"] == "not-judgeable"]
     differing = sum(part["action"] != "none" for part in parts)
     out.print(f"{differing} of {_plural(len(parts), 'object')} {'differs' if differing == 1 else 'differ'}")
-    for name in sorted({part["cluster"] for part in unknown}):
-        number = sum(part["cluster"] == name for part in unknown)
-        out.print(f"{_plural(number, 'object')} on {name} could not be compared: not observed, or being deleted")
+    for name, why in sorted({(part["cluster"], part.get("message") or "") for part in unknown}):
+        number = sum((part["cluster"], part.get("message") or "") == (name, why) for part in unknown)
+        out.print(f"{_plural(number, 'object')} on {name} not judged by the server: {_text(why)}")
     if found["outdated"] and found["against"] == "assigned":
         count = _plural(found["outdated"], "target")
         out.print(f"Git asks for another release on {count}: `--against git` shows what they are to become")
@@ -271,6 +271,10 @@ def _diff_lines(out: Output, part: Json) -> Iterable[str]:
     where = f" on {part['cluster']}" if part["cluster"] else ""
     head = _text(f"{mark} {part['action']:<6} {part['kind']} {name}{where}")
     yield out.paint(head, colour) + effect_words(part)
+    if part["verdict"] in ("not-judgeable", "predicted") and part.get("message"):
+        yield f"    {_text(part['message'])}"
+    if part["conflicts"]:
+        yield f"    takes fields from {_text(', '.join(part['conflicts']))}"
     for change in part["changes"]:
         yield f"    {change_line(change)}"
 

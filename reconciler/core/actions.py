@@ -16,8 +16,8 @@ from reconciler.core.model import InventoryItem, Reason, Rollout, RolloutTarget,
 @dataclass(frozen=True, slots=True)
 class Apply:
     """Assign `digest` to `target` and write every object of that release that is not in sync. `purpose` is start,
-    rollback or heal; a heal assigns nothing new, and `streak` says which heal in a row it is. `attempt` makes the
-    intents' identities. Older intents of the target that are still pending are abandoned."""
+    rollback or heal; a heal assigns nothing new, `streak` says which heal in a row it is and `fields` what is repaired.
+    `attempt` makes the intents' identities. Older intents of the target that are still pending are abandoned."""
 
     target: Target
     digest: str
@@ -25,6 +25,7 @@ class Apply:
     attempt: int
     revision: str = ""
     streak: int = 0
+    fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,37 @@ class Due:
 
     target: Target
     digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Contested:
+    """Record that `field` of `target` is fought over: it is not repaired any more. "": it is in sync again."""
+
+    target: Target
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disabled:
+    """Record since when (wall) a live object of `target` says that we are to leave it alone. None: no longer."""
+
+    target: Target
+    since_wall: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Orphaned:
+    """Record since when (wall) Git no longer declares `target`. None: it does again."""
+
+    target: Target
+    since_wall: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """Drop all that is known of `target`: its cluster was removed long ago. Nothing is written there."""
+
+    target: Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +118,7 @@ class Alert:
     targets: tuple[Target, ...] = ()
 
 
-Action = Apply | Abandon | Baked | Due | Prune | Quarantine | Alert
+Action = Apply | Abandon | Baked | Due | Contested | Disabled | Orphaned | Forgotten | Prune | Quarantine | Alert
 
 
 @dataclass(frozen=True, slots=True)

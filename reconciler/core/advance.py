@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from reconciler.core.actions import Abandon, Baked, Step
-from reconciler.core.heal import RESTARTING_KINDS
+from reconciler.core.heal import RESTARTING_KINDS, is_ownership_only
 from reconciler.core.model import (
     Health,
     Now,
@@ -66,12 +66,15 @@ def assigned_digest(row: RolloutTarget) -> str:
     return row.baked_digest if row.rolling and row.baked_digest is not None else row.to_digest
 
 
-def accrue(row: RolloutTarget, observed_at: float, now: Now, timing: Timing) -> tuple[RolloutTarget, float]:
-    """The row with its observation mark moved to `observed_at` (Now.monotonic), and the seconds that this adds. Where
-    there is no mark it is set now: what was proven before a doubt ended counts for nothing."""
+def accrue(
+    row: RolloutTarget, observed_at: float, now: Now, timing: Timing, *, intervals_max: int = 2
+) -> tuple[RolloutTarget, float]:
+    """The row with its observation mark moved to `observed_at` (Now.monotonic), and the seconds that this adds: at most
+    so many check intervals. Where there is no mark it is set now: what was proven before a doubt ended counts for
+    nothing."""
     if row.observed_at is None or row.observed_boot != now.boot:
         return replace(row, observed_at=max(observed_at, now.monotonic), observed_boot=now.boot), 0.0
-    added = min(max(observed_at - row.observed_at, 0.0), 2 * timing.check_interval_s)
+    added = min(max(observed_at - row.observed_at, 0.0), intervals_max * timing.check_interval_s)
     return replace(row, observed_at=max(observed_at, row.observed_at)), added
 
 
@@ -114,7 +117,8 @@ def _blocked(row: RolloutTarget, seen: Observation, now: Now, timing: Timing) ->
     cluster = seen.clusters.get(row.target.cluster)
     if cluster is None or cluster.heard_at is None or cluster.unreachable(now):
         return None
-    row, added = accrue(row, cluster.heard_at, now, timing)
+    # A rollout that only waits looks every five intervals.
+    row, added = accrue(row, cluster.heard_at, now, timing, intervals_max=2 * 5)
     row = replace(row, progress_s=row.progress_s + added)
     if row.progress_s >= BLOCKED_RETRY_S:
         return Step(row.target, replace(row, state=TargetState.WAITING, observed_at=None))
@@ -204,7 +208,7 @@ def _bake(row: RolloutTarget, verdict: TargetVerdict | None, now: Now, timing: T
         return None  # Nothing new was seen.
     row, added = accrue(row, verdict.observed_at, now, timing)
     # First: a restart that somebody's edit explains is no flapping.
-    if verdict.sync is not Sync.IN_SYNC:
+    if verdict.sync is not Sync.IN_SYNC and not is_ownership_only(verdict):
         reason = Reason("OutOfSync", "live was changed while it baked; the bake starts again")
         return Step(row.target, replace(row, bake_s=0.0, state=TargetState.PROGRESSING, reason=reason))
     if verdict.job_ids != row.job_ids or verdict.restarts != row.restarts:
@@ -217,7 +221,9 @@ def _bake(row: RolloutTarget, verdict: TargetVerdict | None, now: Now, timing: T
     if has_nothing_to_bake(verdict):
         return _succeeded(row, now, verdict.reason)  # it ran to its end while it baked
     row = replace(row, bake_s=row.bake_s + added, reason=None)
-    return _succeeded(row, now, None) if row.bake_s >= timing.bake_s else Step(row.target, row)
+    # Where only the record of owners differs, the bake goes on; it ends once that is repaired.
+    done = row.bake_s >= timing.bake_s and verdict.sync is Sync.IN_SYNC
+    return _succeeded(row, now, None) if done else Step(row.target, row)
 
 
 def _reset(row: RolloutTarget, reason: Reason, verdict: TargetVerdict, state: TargetState) -> Step:

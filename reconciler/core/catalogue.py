@@ -13,6 +13,7 @@ from typing import Any
 from reconciler.core.digest import digest_of
 from reconciler.core.documents import RolloutPolicy
 from reconciler.core.formats import duration_s
+from reconciler.core.health_rules import HealthPolicy
 from reconciler.core.parse import parse
 from reconciler.core.traits import TraitDefinition, definition_of
 from reconciler.core.yaml_kube import load
@@ -37,6 +38,7 @@ class Catalogue:
     policies: Mapping[str, RolloutPolicy]
     limits: Limits
     thresholds: Mapping[str, float]
+    health_policies: Mapping[str, HealthPolicy]
     digest: str
 
 
@@ -48,6 +50,7 @@ def load_catalogue(files: Mapping[str, bytes]) -> Catalogue:
     """The catalogue of `files`: path below `policies/` -> content."""
     traits: dict[str, TraitDefinition] = {}
     policies: dict[str, RolloutPolicy] = {}
+    health: dict[str, HealthPolicy] = {}
     specs: dict[str, Mapping[str, Any]] = {}
     for path in sorted(files):
         loaded = load(f"policies/{path}", files[path])
@@ -63,6 +66,11 @@ def load_catalogue(files: Mapping[str, bytes]) -> Catalogue:
                 if not isinstance(parsed.value, RolloutPolicy):
                     raise CatalogueError(str(parsed.problems[0]))
                 policies[parsed.name] = parsed.value
+            elif kind == "HealthPolicy":
+                parsed = parse(document)
+                if not isinstance(parsed.value, HealthPolicy):
+                    raise CatalogueError(str(parsed.problems[0]))
+                health[parsed.name] = parsed.value
             else:
                 specs[kind] = document.value["spec"]
     digest = digest_of({path: content.decode() for path, content in files.items() if path.startswith("traits/")})
@@ -71,6 +79,7 @@ def load_catalogue(files: Mapping[str, bytes]) -> Catalogue:
         policies=policies,
         limits=_limits(specs["BlastRadiusLimits"]),
         thresholds=_thresholds(specs["HealthThresholds"]),
+        health_policies=health,
         digest=digest,
     )
 

@@ -168,11 +168,8 @@ def _heal(work: _Work, seen: Observation, now: Now) -> None:
             or _applies(work.steps.get(row.target))
         ):
             continue
-        summary = seen.intents.get(row.target)
         again = row if row.state is TargetState.WAITING else replace(row, state=TargetState.PROGRESSING, bake_s=0.0)
-        cluster = seen.clusters.get(row.target.cluster)
-        pending = summary.pending if summary is not None else 0
-        found = decide_heal(assignment, seen.verdicts.get(row.target), cluster, pending, now, row=again)
+        found = decide_heal(assignment, seen, now, row=again)
         if isinstance(found, Step):
             work.put(found)
         elif found is not None:

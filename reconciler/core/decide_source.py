@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from reconciler.core.actions import Cost, Decision, Due, Prune, Step, Wait
+from reconciler.core.actions import Alert, Cost, Decision, Disabled, Due, Forgotten, Orphaned, Prune, Step, Wait
 from reconciler.core.heal import decide_heal
 from reconciler.core.model import (
     SETTLED_STATES,
@@ -26,10 +26,16 @@ from reconciler.core.model import (
     Target,
     TargetState,
 )
+from reconciler.core.moves import refusal
 from reconciler.core.observation import Observation
 
 #: Deleting one of these loses state or a service's identity: they count against maxDeletes.
 STATEFUL_KINDS = frozenset({"FlinkDeployment", "FlinkSessionJob", "StatefulSet", "PersistentVolumeClaim"})
+
+#: After so long people are told that a target is still left alone by hand.
+DISABLED_TOLD_S = 24 * 3600.0
+#: So long the inventory of a cluster that was removed is kept: declared again, it is looked after again.
+ORPHANS_KEPT_S = 30 * 24 * 3600.0
 
 #: A target in one of these has nothing on its way.
 WAITS = frozenset({TargetState.WAITING, TargetState.UNREACHABLE, TargetState.BLOCKED})
@@ -50,7 +56,8 @@ class ApplicationFacts:
     release goes to `blocked_clusters`: their documents are broken. `stopped` are the active rollouts that are paused,
     halted or on their way back: nothing is deleted on their targets. `catching_up` is the active catch-up rollout, ""
     if there is none. `unproven` are targets that have a release which never baked there, and no rollout that sees to
-    it: how the last one that brought it left them (Skipped: aborted, Superseded, Unreachable)."""
+    it: how the last one that brought it left them (Skipped: aborted, Superseded, Unreachable). `declared_clusters` are
+    those that Git has at all; `moves` names, for a pair of releases, the job that would change its namespace."""
 
     application: str
     revision: str
@@ -67,6 +74,8 @@ class ApplicationFacts:
     catching_up: str = ""
     deletions_allowed: bool = False
     deletes_max: int = 0
+    declared_clusters: frozenset[str] = frozenset()
+    moves: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +124,7 @@ def decide_application(facts: ApplicationFacts, now: Now) -> ApplicationDecision
     if goals:
         goals.extend(_aborted(facts))
     due = due and not behind
-    steps = _forgotten_dues(facts)
+    steps = [*_forgotten_dues(facts), *_noted(facts, now)]
     moving = {goal.target for goal in goals}
     for target in sorted(facts.seen.assignments):
         if _in_rollout(facts, target) or target in moving:
@@ -197,6 +206,35 @@ def _forgotten_dues(facts: ApplicationFacts) -> list[Step]:
     ]
 
 
+def _noted(facts: ApplicationFacts, now: Now) -> list[Step]:
+    """What is remembered of targets beside what they are to have: since when somebody keeps us from touching one, and
+    since when Git no longer declares one. The first is told to people when it lasts; what is left of a cluster that was
+    removed is forgotten in the end, and nothing is written there."""
+    steps: list[Step] = []
+    for target, assignment in sorted(facts.seen.assignments.items()):
+        verdict = facts.seen.verdict(target, assignment.digest)
+        if verdict is not None and verdict.disabled != (assignment.disabled_wall is not None):
+            steps.append(Step(target, None, (Disabled(target, now.wall if verdict.disabled else None),)))
+        elif assignment.disabled_wall is not None and now.wall - assignment.disabled_wall >= DISABLED_TOLD_S:
+            message = f"{target} was told to be left alone (reconciler.dev/reconcile: disabled) a day ago and still is"
+            key = f"{target}/disabled/{assignment.disabled_wall:.0f}"
+            alert = Alert(key, "alert", Reason("ReconcileDisabled", message), target.application, (target,))
+            steps.append(Step(target, None, (alert,)))
+        if facts.blocked is not None or not facts.deletions_allowed:
+            continue  # it may be missing by mistake
+        orphaned = target.cluster not in facts.goals
+        if orphaned != (assignment.orphaned_wall is not None):
+            steps.append(Step(target, None, (Orphaned(target, now.wall if orphaned else None),)))
+        elif (
+            assignment.orphaned_wall is not None
+            and now.wall - assignment.orphaned_wall >= ORPHANS_KEPT_S
+            and target.cluster not in facts.declared_clusters
+            and not _in_rollout(facts, target)
+        ):
+            steps.append(Step(target, None, (Forgotten(target),)))
+    return steps
+
+
 def _wanted(facts: ApplicationFacts, target: Target) -> str:
     """What the target is to have: what Git asks for, or, while that is in quarantine, the release that is due there
     since its wave passed."""
@@ -232,6 +270,8 @@ def _goal(facts: ApplicationFacts, target: Target, now: Now) -> Goal | Wait | No
         facts.unproven.get(target) not in UNPROVEN or digest in facts.quarantined or facts.seen.unreachable(target, now)
     ):
         return wait
+    if (assigned, digest) in facts.moves:
+        return Wait(str(target), Reason("StatefulMove", refusal(facts.moves[assigned, digest])))
     if assignment is not None and assignment.due == digest:
         held = _catches_up_later(facts, target)
         if held is not None:
@@ -291,11 +331,7 @@ def _heal(facts: ApplicationFacts, target: Target, now: Now) -> Step | Wait | No
     there by mistake."""
     if target.cluster not in facts.goals and facts.blocked is None and facts.deletions_allowed:
         return None
-    assignment = facts.seen.assignments[target]
-    summary = facts.seen.intents.get(target)
-    pending = summary.pending if summary is not None else 0
-    cluster = facts.seen.clusters.get(target.cluster)
-    return decide_heal(assignment, facts.seen.verdicts.get(target), cluster, pending, now)
+    return decide_heal(facts.seen.assignments[target], facts.seen, now)
 
 
 def _prune(facts: ApplicationFacts, target: Target) -> Step | Wait | None:

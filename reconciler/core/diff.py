@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reconciler.core.diff_walk import Finding, Kind, find_differences
+from reconciler.core.digest import digest_of
 from reconciler.core.explain_diff import Change, change_of
 from reconciler.core.managed_fields import (
     FIELD_MANAGER,
@@ -87,6 +88,12 @@ def same_after_dry_run(live: Manifest, dry_run: Manifest) -> bool:
         return strictly_equal(_stable(live), _stable(dry_run))
     except RecursionError:
         return False
+
+
+def content_digest(live: Manifest) -> str:
+    """A digest of all of `live` that can change the answer of a dry-run: not of its status, nor of when what was
+    written."""
+    return digest_of(_stable(live), length=32)
 
 
 def _stable(manifest: Manifest) -> Manifest:

@@ -7,6 +7,7 @@ it stands in its document.
     Cluster      a name, labels, and how to reach it
     Application  components with traits, and policies: where (topology), what differs (override), how (rollout)
     RolloutPolicy  waves
+    HealthPolicy   custom health (health_rules.py)
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler.core.apply_rules import ApplyRules
 from reconciler.core.formats import Amount
+from reconciler.core.health_rules import HealthPolicy
 from reconciler.core.problems import Problem, Severity
 from reconciler.core.yaml_kube import Document, Path
 
@@ -71,6 +74,7 @@ class DirectoryRule:
     selection: Selection
     namespace: str | None
     create_namespace: bool
+    apply: ApplyRules
     at: Path
 
 
@@ -148,6 +152,8 @@ class Application:
     overrides: tuple[Override, ...]
     rollout: str | None
     rollout_at: Path
+    apply: ApplyRules
+    renamed_from: str
     document: Document
 
 
@@ -192,7 +198,7 @@ class Parsed:
     kind: str
     name: str
     document: Document
-    value: Fleet | Cluster | Application | RolloutPolicy | Mapping[str, Any] | None
+    value: Fleet | Cluster | Application | RolloutPolicy | HealthPolicy | Mapping[str, Any] | None
     problems: tuple[Problem, ...] = ()
 
     @property

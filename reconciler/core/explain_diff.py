@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.core.built_in_defaults import (
@@ -37,13 +37,15 @@ _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 @dataclass(frozen=True, slots=True)
 class Change:
     """One difference at one place. `path` is a JSON Pointer, `op` add, remove or replace; `old` is live (or the release
-    before), `new` is declared; both already masked."""
+    before), `new` is declared; both already masked. `place` is the same place as steps, for whoever looks up who wrote
+    there."""
 
     path: str
     display: str
     op: str
     old: Any = None
     new: Any = None
+    place: Place = field(default=(), compare=False, repr=False)
 
     def as_json(self) -> dict[str, Any]:
         """The shape of `diff -o json`."""
@@ -72,7 +74,7 @@ def change_of(manifest: Mapping[str, Any], finding: Finding) -> Change:
     old, new = finding.old, finding.new
     if is_secret(manifest):
         old, new = _masked(finding.place, old), _masked(finding.place, new)
-    return Change(finding.pointer(), finding.display(), finding.op, old, new)
+    return Change(finding.pointer(), finding.display(), finding.op, old, new, finding.place)
 
 
 def _masked(place: Place, value: Any) -> Any:

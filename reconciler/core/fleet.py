@@ -34,6 +34,7 @@ from reconciler.core.fleet_files import (
     parse_blob,
     select,
 )
+from reconciler.core.fleet_health import policies_in_force
 from reconciler.core.fleet_model import (
     EMPTY_SNAPSHOT,
     Counters,
@@ -45,7 +46,13 @@ from reconciler.core.model import Reason
 from reconciler.core.problems import Problem, Severity
 
 #: In which part of the repository a kind may stand: who may write there may write these.
-AREAS = {"Cluster": "clusters", "Application": "applications", "": "applications", "RolloutPolicy": "policies"}
+AREAS = {
+    "Cluster": "clusters",
+    "Application": "applications",
+    "": "applications",
+    "RolloutPolicy": "policies",
+    "HealthPolicy": "policies",
+}
 
 
 class Result(NamedTuple):
@@ -262,6 +269,10 @@ def _shared(fleet: Fleet, selected: Selected, reading: _Reading, settings: Fleet
             # Broken from the start: a shipped policy of that name must not step in for it.
             if parsed.kind == "RolloutPolicy" and parsed.name:
                 blocked_policies.setdefault(parsed.name, _because("BrokenDocument", problem))
+    health, blocked_health, of_health = policies_in_force(
+        reading.held, reading.files, settings.catalogue.health_policies
+    )
+    problems += of_health
     labels = {name: [sorted(cluster.labels.items()), list(cluster.not_enforced)] for name, cluster in clusters.items()}
     unmatched = [rule for rule in fleet.directories if not any(_below(path, rule.path) for path in selected.paths)]
     for rule in unmatched:
@@ -274,6 +285,8 @@ def _shared(fleet: Fleet, selected: Selected, reading: _Reading, settings: Fleet
         blocked_clusters=blocked_clusters,
         policies=policies,
         blocked_policies=blocked_policies,
+        health=health,
+        blocked_health=blocked_health,
         settings=settings,
         problems=tuple(problems),
         unmatched_directories=bool(unmatched),
@@ -305,6 +318,7 @@ def _snapshot(
         problems=problems,
         deletions_allowed=True,
         blocked_clusters=shared.blocked_clusters,
+        health=shared.health,
         removed_applications=tuple(sorted(before.applications.keys() - applications.keys())),
         removed_clusters=tuple(sorted(before.clusters.keys() - shared.clusters.keys())),
     )

@@ -11,12 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from reconciler.core.apply_rules import DEFAULT_RULES, ApplyRules
 from reconciler.core.compile import Compiled, Inputs, compile_application, compile_directory
 from reconciler.core.documents import Cluster, Fleet, RolloutPolicy
 from reconciler.core.fleet_candidates import Candidate, find
 from reconciler.core.fleet_files import Held, ParsedFile, Selected
+from reconciler.core.fleet_health import BlockedHealth, health_is_blocked
 from reconciler.core.fleet_model import CompiledApplication, Entry, FleetCache, FleetSettings
+from reconciler.core.health_rules import HealthPolicies
 from reconciler.core.model import ObjectKey, Reason, Target
+from reconciler.core.ownership import RENAMED_FROM
 from reconciler.core.problems import Problem, Severity, has_errors
 from reconciler.core.schema import suggest
 from reconciler.core.waves import resolve, unmatched_message
@@ -34,6 +38,8 @@ class Shared:
     blocked_clusters: Mapping[str, Reason]
     policies: Mapping[str, RolloutPolicy]
     blocked_policies: Mapping[str, Reason]
+    health: HealthPolicies
+    blocked_health: tuple[BlockedHealth, ...]
     settings: FleetSettings
     problems: tuple[Problem, ...]
     unmatched_directories: bool
@@ -77,6 +83,7 @@ def compile_applications(
             compiled += fresh
             variants += entry.compiled.variants_compiled if fresh else 0
         served[name], entries[name], by_name[name] = application, entry, candidate
+    _refuse_renames(served, entries, by_name)
     claims = _claims(entries, cache)
     _refuse_shared_objects(claims, served, entries, by_name)
     held_blobs: dict[str, str] = {}
@@ -147,8 +154,14 @@ def _serve(name: str, candidate: Candidate, entry: Entry, shared: Shared) -> Com
     policy_name = (candidate.application.rollout if candidate.application else None) or shared.fleet.rollout
     policy = shared.policies.get(policy_name)
     last = entry.last
-    same = last is not None and last.targets is entry.compiled.by_cluster and last.policy is policy
-    if last is not None and same and policy_name not in shared.blocked_policies:
+    same = (
+        last is not None
+        and last.targets is entry.compiled.by_cluster
+        and last.policy is policy
+        and last.apply == _apply_rules(candidate, shared.fleet.name)
+    )
+    unjudged = health_is_blocked(shared.blocked_health, entry.claims)
+    if last is not None and same and policy_name not in shared.blocked_policies and unjudged is None:
         # The same compilation was shown before, for the same clusters and under the same policy.
         return last
     problems = list(entry.compiled.problems)
@@ -157,9 +170,14 @@ def _serve(name: str, candidate: Candidate, entry: Entry, shared: Shared) -> Com
         problems.append(shared.fleet.document.problem(candidate.rule.at, "no-targets", says))
     if policy_name in shared.blocked_policies:
         return _blocked(name, candidate, entry.last, shared.blocked_policies[policy_name], tuple(problems))
+    if unjudged is not None:
+        return _blocked(name, candidate, entry.last, unjudged, tuple(problems))
     if policy is None:
         problems.append(_unknown_policy(candidate, policy_name, shared))
     labels = candidate.application.labels if candidate.application else {}
+    rules = _apply_rules(candidate, shared.fleet.name)
+    if not has_errors(problems):
+        problems += _idle_rules(rules, candidate, entry.compiled, shared)
     if policy is not None and not has_errors(problems):
         targets = [Target(name, cluster) for cluster in entry.compiled.by_cluster]
         unmatched = resolve(policy, targets, shared.clusters, {name: labels}).unmatched
@@ -178,8 +196,23 @@ def _serve(name: str, candidate: Candidate, entry: Entry, shared: Shared) -> Com
         policy=policy,
         files=candidate.files,
         problems=tuple(problems),
+        apply=rules,
     )
     return entry.last if entry.last == application else application
+
+
+def _idle_rules(rules: ApplyRules, candidate: Candidate, compiled: Compiled, shared: Shared) -> list[Problem]:
+    """Rules that match no object of any release: a name that was mistyped protects nothing, and nobody would notice."""
+    if not rules.objects:
+        return []
+    keys = {ObjectKey.of(manifest) for release in compiled.releases.values() for manifest in release.objects}
+    document = candidate.application.document if candidate.application is not None else shared.fleet.document
+    says, hint = "the rule matches no object of the application", "compare its `match` with `reconciler render`"
+    return [
+        document.problem((*rule.at, "match"), "matches-nothing", says, hint, Severity.WARNING)
+        for rule in rules.objects
+        if keys and not any(rule.match.takes(key) for key in keys)
+    ]
 
 
 def _unknown_policy(candidate: Candidate, name: str, shared: Shared) -> Problem:
@@ -212,7 +245,31 @@ def _blocked(
         files=candidate.files,
         problems=problems,
         blocked=reason,
+        apply=last.apply if last else DEFAULT_RULES,
     )
+
+
+def _apply_rules(candidate: Candidate, fleet: str) -> ApplyRules:
+    application = candidate.application
+    if application is not None:
+        former = f"{fleet}/{application.renamed_from}" if application.renamed_from else ""
+        return replace(application.apply, former=former)
+    return candidate.rule.apply if candidate.rule is not None else DEFAULT_RULES
+
+
+def _refuse_renames(
+    served: dict[str, CompiledApplication], entries: Mapping[str, Entry], candidates: Mapping[str, Candidate]
+) -> None:
+    """Blocks, in `served`, what was renamed from an application that is still there: its objects have an owner."""
+    formers = [(name, served[name].apply.former) for name in sorted(served) if served[name].apply.former in served]
+    for name, former in formers:
+        application = candidates[name].application
+        assert application is not None, f"{name} was renamed and is no Application"
+        says = f"it is renamed from {former}, which is still declared ({candidates[former].file})"
+        at = ("metadata", "annotations", RENAMED_FROM)
+        problem = application.document.problem(at, "invalid-value", says, "remove the annotation, or that application")
+        problems = (*served[name].problems, problem)
+        served[name] = _blocked(name, candidates[name], entries[name].last, _because("Invalid", problem), problems)
 
 
 # ---- objects that two applications claim ---------------------------------------------------------------------------

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from reconciler.core.apply_rules import DEFAULT_RULES, ApplyRules
 from reconciler.core.catalogue import Catalogue
 from reconciler.core.compile import Compiled
 from reconciler.core.documents import Cluster, Parsed, RolloutPolicy
 from reconciler.core.fleet_files import ParsedFile
+from reconciler.core.health_rules import NO_POLICIES, HealthPolicies
 from reconciler.core.model import ObjectKey, Reason, Release
 from reconciler.core.objects import Scope
 from reconciler.core.problems import Problem
@@ -38,6 +40,7 @@ class CompiledApplication:
     files: tuple[str, ...]
     problems: tuple[Problem, ...] = ()
     blocked: Reason | None = None
+    apply: ApplyRules = DEFAULT_RULES
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class FleetSnapshot:
     `kept` is set if the commit could not be used at all (a broken or missing fleet.yaml, an empty repository): then all
     but `problems` is that of the last usable one. `deletions_allowed` is False while anything of the source may be
     missing by mistake. `blocked_clusters` are clusters whose document is broken or doubtful: no new release goes there.
-    `removed_*` were in the snapshot before and are not in this one."""
+    `health` are the health policies in force. `removed_*` were in the snapshot before and are not in this one."""
 
     fleet: str
     clusters: Mapping[str, Cluster]
@@ -58,6 +61,7 @@ class FleetSnapshot:
     removed_applications: tuple[str, ...] = ()
     removed_clusters: tuple[str, ...] = ()
     kept: Reason | None = None
+    health: HealthPolicies = NO_POLICIES
 
     @property
     def target_count(self) -> int:

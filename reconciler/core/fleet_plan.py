@@ -19,6 +19,7 @@ from reconciler.core.documents import RolloutPolicy, WaveSpec
 from reconciler.core.fleet_model import CompiledApplication, FleetSnapshot
 from reconciler.core.formats import exact_duration
 from reconciler.core.model import FrozenPlan, Manifest, ObjectKey, Release, Target
+from reconciler.core.moves import moved_job, refusal
 from reconciler.core.plan_diff import Group, ObjectDiff, grouped, release_diff, state_problems, summary
 from reconciler.core.problems import Problem, Severity
 from reconciler.core.waves import Change, UnmatchedTargetsError, as_json, freeze
@@ -44,12 +45,13 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class ApplicationPlan:
-    """One application: what moves, in which waves."""
+    """One application: what moves, in which waves. `former` is the name it had, "" if it keeps its own."""
 
     application: str
     compiled: CompiledApplication
     changes: tuple[Change, ...]
     frozen: FrozenPlan
+    former: str = ""
 
     @property
     def expected_s(self) -> float:
@@ -144,6 +146,7 @@ def _change_json(plan: ApplicationPlan) -> dict[str, Any]:
     change_class, effect, state = plan.worst()
     return {
         "application": plan.application,
+        "renamed_from": plan.former or None,
         "targets": len(plan.changes),
         "new": sum(change.from_digest is None for change in plan.changes),
         "class": change_class or None,
@@ -164,11 +167,14 @@ def plan_of(before: FleetAt, after: FleetAt, known: Known, *, check_interval_s: 
     plans: list[ApplicationPlan] = []
     diffs: dict[Target, tuple[ObjectDiff, ...]] = {}
     problems = [*after.problems, *after.snapshot.problems]
+    formers = _formers(before.snapshot, after.snapshot)
     for name, compiled in sorted(after.snapshot.applications.items()):
-        old = before.snapshot.applications.get(name)
-        moves = _moves(name, compiled, old, known)
+        former = formers.get(name, name)
+        old = before.snapshot.applications.get(former)
+        moves = _moves(name, former, compiled, old, known)
         if not moves or compiled.policy is None:
             continue
+        problems += _refused_moves(compiled, moves)
         diffs.update(_diffs(moves, known))
         changes = tuple(change_of(target, was, becomes) for target, (was, becomes) in moves.items())
         try:
@@ -183,10 +189,10 @@ def plan_of(before: FleetAt, after: FleetAt, known: Known, *, check_interval_s: 
             hint = "end the policy with a wave of size: 100%"
             problems.append(Problem(compiled.policy.file, 0, 0, Severity.ERROR, "unmatched-targets", str(error), hint))
             continue
-        plans.append(ApplicationPlan(name, compiled, changes, frozen))
+        plans.append(ApplicationPlan(name, compiled, changes, frozen, formers.get(name, "")))
     files = {name: application.files[0] for name, application in after.snapshot.applications.items()}
     problems += state_problems(diffs, files)
-    problems += _left_behind(before.snapshot, after.snapshot)
+    problems += _left_behind(before.snapshot, after.snapshot, set(formers.values()))
     policies = policy_changes(before.snapshot, after.snapshot)
     live = known.assigned is not None
     return FleetPlan(before.sha, after.sha, tuple(plans), grouped(diffs), tuple(sorted(set(problems))), policies, live)
@@ -195,13 +201,36 @@ def plan_of(before: FleetAt, after: FleetAt, known: Known, *, check_interval_s: 
 Moves = dict[Target, tuple[Release | None, Release]]
 
 
-def _moves(name: str, compiled: CompiledApplication, old: CompiledApplication | None, known: Known) -> Moves:
-    """The targets whose release changes, with the release before (None: nothing there yet) and after."""
+def _formers(before: FleetSnapshot, after: FleetSnapshot) -> dict[str, str]:
+    """Applications that were renamed by this change, with the name that each had."""
+    return {
+        name: compiled.apply.former
+        for name, compiled in after.applications.items()
+        if compiled.apply.former in before.applications
+        and compiled.apply.former not in after.applications
+        and name not in before.applications
+    }
+
+
+def _refused_moves(compiled: CompiledApplication, moves: Moves) -> list[Problem]:
+    """Jobs that would change their namespace: those targets keep what they have."""
+    found = {moved_job(was.objects, becomes.objects) for was, becomes in moves.values() if was is not None}
+    return [
+        Problem(compiled.files[0], 0, 0, Severity.ERROR, "stateful-move", refusal(moved))
+        for moved in sorted(found - {""})
+    ]
+
+
+def _moves(
+    name: str, former: str, compiled: CompiledApplication, old: CompiledApplication | None, known: Known
+) -> Moves:
+    """The targets whose release changes, with the release before (None: nothing there yet) and after. `former` is the
+    name that the application had, its own if it was not renamed."""
     moves: Moves = {}
     for cluster, digest in sorted(compiled.targets.items()):
         target = Target(name, cluster)
         if known.assigned is not None:
-            was = known.assigned.get(target)
+            was = known.assigned.get(target) or known.assigned.get(Target(former, cluster))
         else:
             was = old.targets.get(cluster) if old is not None else None
         if was == digest:
@@ -230,10 +259,12 @@ def _diffs(moves: Moves, known: Known) -> dict[Target, tuple[ObjectDiff, ...]]:
     return found
 
 
-def _left_behind(before: FleetSnapshot, after: FleetSnapshot) -> list[Problem]:
+def _left_behind(before: FleetSnapshot, after: FleetSnapshot, renamed: set[str]) -> list[Problem]:
     """Targets that are no longer declared: their objects are kept, which whoever removes them should know."""
     found: list[Problem] = []
     for name, old in sorted(before.applications.items()):
+        if name in renamed:
+            continue
         new = after.applications.get(name)
         if new is not None and new.blocked is not None:
             continue
@@ -241,7 +272,7 @@ def _left_behind(before: FleetSnapshot, after: FleetSnapshot) -> list[Problem]:
         if gone:
             where = gone[0] if len(gone) == 1 else f"{len(gone)} clusters"
             message = f"{name} leaves {where}: its objects there are kept, and nobody looks after them any more"
-            hint = "delete them by hand once nobody needs them"
+            hint = "deleting them is not done by this version: delete them by hand once nobody needs them"
             found.append(Problem(old.files[0], 0, 0, Severity.WARNING, "orphaned", message, hint))
     return found
 

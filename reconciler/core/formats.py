@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from reconciler.core.field_paths import field_path_problem
+
 _DURATION = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?(?:(\d{1,9})ms)?")
 _PERCENT = re.compile(r"(\d{1,3})(?:\.(\d{1,2}))?%")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -148,4 +150,5 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "memory": _matches(_MEMORY, 24, "not an amount of memory like 2048m, 2g or 2Gi"),
     "flink-version": _matches(_FLINK_VERSION, 8, "not a Flink version as the operator writes it, like v1_20"),
     "repository-path": _is_repository_path,
+    "field-path": field_path_problem,
 }

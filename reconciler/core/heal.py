@@ -1,21 +1,35 @@
 """Heal: bring a target back to its *assigned* release when live has drifted from it.
 
 Never to Git's tip: what a halted, paused or not yet reached target is to have is what was assigned to it. Used by a
-rollout for its targets and by a source for those in no active rollout, so that the rule stands in one place.
+rollout for its targets and by a source for those in no active rollout, so that the rule stands in one place. Whoever
+writes a field three times against us is not fought for ever: it is Contested, and people decide.
 
-    drift seen -> (backoff over?) -> Step(Apply(purpose="heal")) | Wait("HealBackoff", until)
+    drift seen -> (may we? fought over? backoff over?) -> Step(Apply(purpose="heal")) | Wait("HealBackoff", until)
 """
 
 from __future__ import annotations
 
-from reconciler.core.actions import Apply, Cost, Step, Wait
-from reconciler.core.model import Assignment, ClusterView, Now, Reason, RolloutTarget, Sync, TargetVerdict
+import itertools
+from collections.abc import Mapping
+
+from reconciler.core.actions import Alert, Apply, Contested, Cost, Step, Wait
+from reconciler.core.model import Assignment, Now, Reason, RolloutTarget, Sync, Target, TargetVerdict
+from reconciler.core.observation import Observation
+from reconciler.core.values import clean_text
 
 HEAL_FIRST_DELAY_S = 2.0
 HEAL_FACTOR = 3.0
 HEAL_DELAY_MAX_S = 300.0
 #: A target that stayed in sync this long after its last heal starts over with the first delay.
 HEAL_FORGET_S = 600.0
+
+#: After so many repairs of one field within the window, somebody else is fighting for it.
+CONTESTED_HEALS = 3
+CONTESTED_WINDOW_S = 600.0
+CONTESTED_LENGTH_MAX = 500
+#: The ledger in which repairs are counted, one row for each field.
+HEALS_LEDGER = "heals"
+FIELDS_COUNTED_MAX = 16
 
 #: Kinds whose repair restarts something that runs.
 RESTARTING_KINDS = frozenset({"FlinkDeployment", "FlinkSessionJob", "Deployment", "StatefulSet", "DaemonSet"})
@@ -36,26 +50,47 @@ def heal_not_before_s(assignment: Assignment, now: Now) -> float:
     return since + heal_delay_s(assignment.heal_streak)
 
 
+def heal_scope(target: Target, name: str) -> str:
+    """Under which name the repairs of one field are counted."""
+    return f"{target}#{name}"
+
+
+def is_ownership_only(verdict: TargetVerdict) -> bool:
+    """True if all that differs is who the server records as owner: one apply settles it and disrupts nothing."""
+    differing = [part for part in verdict.objects if part.sync is not Sync.IN_SYNC]
+    return bool(differing) and all(part.ownership_only for part in differing)
+
+
+def drifted_fields(verdict: TargetVerdict) -> tuple[str, ...]:
+    """The fields that differ, each with its object, bounded: what is counted when two controllers fight over one."""
+    names = (f"{part.key}: {name}" if name else str(part.key) for part in verdict.objects for name in part.drifted)
+    return tuple(itertools.islice(names, FIELDS_COUNTED_MAX))
+
+
 def decide_heal(
-    assignment: Assignment,
-    verdict: TargetVerdict | None,
-    cluster: ClusterView | None,
-    pending: int,
-    now: Now,
-    *,
-    row: RolloutTarget | None = None,
+    assignment: Assignment, seen: Observation, now: Now, *, row: RolloutTarget | None = None
 ) -> Step | Wait | None:
-    """Heal this target now, later, or not at all. `pending` counts its intents not yet done; `row` is what its rollout
-    row becomes if it is healed (a bake starts again), None outside a rollout."""
+    """Heal this target now, later, or not at all. `row` is what its rollout row becomes if it is healed (a bake starts
+    again), None outside a rollout."""
     target = assignment.target
+    verdict, cluster = seen.verdicts.get(target), seen.clusters.get(target.cluster)
     if verdict is None or not assignment.digest or verdict.digest != assignment.digest:
         return None
-    if verdict.sync not in (Sync.DIFFERS, Sync.MISSING) or pending:
+    if assignment.contested and (verdict.sync is Sync.IN_SYNC or is_ownership_only(verdict)):
+        return Step(target, None, (Contested(target, ""),))
+    summary = seen.intents.get(target)
+    if verdict.sync not in (Sync.DIFFERS, Sync.MISSING) or (summary is not None and summary.pending):
         return None
     if cluster is None or cluster.suspended or cluster.unreachable(now):
         return None
     if verdict.disabled:
         return Wait(str(target), Reason("ReconcileDisabled", "a live object says reconciler.dev/reconcile: disabled"))
+    if target.application in seen.report_only:
+        message = "live differs from the assigned release, and its policy says selfHeal: false: it is only reported"
+        return Wait(str(target), Reason("SelfHealOff", message))
+    fought_over = assignment.contested or _fought_over(verdict, seen.heals.get(target, {}))
+    if fought_over:
+        return _contested(assignment, verdict, fought_over)
     since = assignment.heal_at_s if assignment.heal_boot == now.boot else 0.0
     forgotten = now.monotonic - since > HEAL_FORGET_S
     streak = 0 if forgotten else assignment.heal_streak
@@ -64,6 +99,37 @@ def decide_heal(
         reason = Reason("HealBackoff", f"drifted again after {streak} repairs in a row; the next one waits")
         return Wait(str(target), reason, not_before)
     broken = [part for part in verdict.objects if part.sync in (Sync.DIFFERS, Sync.MISSING)]
-    restarts = 1 if any(part.key.kind in RESTARTING_KINDS for part in broken) else 0
-    heal = Apply(target, assignment.digest, "heal", assignment.heal_count + 1, assignment.revision, streak + 1)
-    return Step(target, row, (heal,), Cost(restarts=restarts))
+    disruptive = [part for part in broken if part.key.kind in RESTARTING_KINDS and not part.ownership_only]
+    heal = Apply(
+        target,
+        assignment.digest,
+        "heal",
+        assignment.heal_count + 1,
+        assignment.revision,
+        streak + 1,
+        drifted_fields(verdict),
+    )
+    # What changes owners only disrupts nothing: no restart, and a bake goes on.
+    return Step(target, None if is_ownership_only(verdict) else row, (heal,), Cost(restarts=1 if disruptive else 0))
+
+
+def _fought_over(verdict: TargetVerdict, heals: Mapping[str, int]) -> str:
+    """The first field that was repaired too often and differs again, "" if there is none."""
+    return next((name for name in drifted_fields(verdict) if heals.get(name, 0) >= CONTESTED_HEALS), "")
+
+
+def _contested(assignment: Assignment, verdict: TargetVerdict, name: str) -> Step | Wait:
+    """Somebody else writes the field whenever we have: whoever it is, people have to decide between the two."""
+    target = assignment.target
+    managers = sorted({manager for part in verdict.objects for manager in part.drifted_by})
+    who = ", ".join(managers) if managers else "another writer"
+    message = (
+        f"{name} was repaired {CONTESTED_HEALS} times in ten minutes and changed again by {who}: it is left alone. "
+        f"Stop the other writer, or hand the field over with ignoreDifferences; `reconciler sync` tries again"
+    )
+    reason = Reason("Contested", clean_text(message, CONTESTED_LENGTH_MAX))
+    if assignment.contested:
+        return Wait(str(target), reason)
+    key = f"{target}/contested/{assignment.heal_count}"
+    alert = Alert(key, "alert", reason, target.application, (target,))
+    return Step(target, None, (Contested(target, name), alert))

@@ -73,6 +73,22 @@ def waited_s(facts: Facts, now_s: float) -> float:
     return max(0.0, now_s - facts.since_s)
 
 
+def progressing(
+    manifest: Manifest, facts: Facts, now_s: float, phase: str, reason: Reason, limit_s: float | None = None
+) -> Judged:
+    """Progressing, and Degraded once `phase` has lasted `limit_s` at this generation."""
+    generation = number_at(metadata_of(manifest), "generation")
+    moved = entered(facts, f"{phase}@{generation}", now_s, last_written_s(manifest))
+    if limit_s is not None and waited_s(moved, now_s) >= limit_s:
+        return Health.DEGRADED, spoken(reason.code, f"{reason.message}, for {waited_s(moved, now_s):.0f} s"), moved
+    return Health.PROGRESSING, reason, moved
+
+
+def settled(facts: Facts, now_s: float, health: Health, reason: Reason) -> Judged:
+    """An answer that no time changes."""
+    return health, reason, entered(facts, "settled", now_s)
+
+
 def spoken(code: str, message: str) -> Reason:
     """A reason whose message may hold text from the cluster."""
     return Reason(code, clean_text(message))

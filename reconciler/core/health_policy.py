@@ -1,4 +1,4 @@
-"""Thresholds of health from the shipped document `policies/health.yaml`.
+"""Thresholds of health from the shipped document `policies/health.yaml`, and from HealthPolicy documents.
 
 The document speaks of what a person sees ("unstable this often within this time"); this is the table that says which
 threshold each of its fields sets. What a document leaves out keeps its default; an unknown field is an error.
@@ -30,12 +30,18 @@ FIELDS: dict[str, str] = {
 }
 #: Fields that other parts read.
 _NOT_OURS = frozenset({"preHealthDegradedFor"})
-_COUNTS = frozenset({"flink.unstableTimes"})
+#: Fields that are counts and no durations.
+COUNTS = frozenset({"flink.unstableTimes"})
 
 
 def thresholds(spec: Mapping[str, Any]) -> Thresholds:
     """The thresholds that a document's `spec` sets. Fields may stand in sections or be dotted, and durations be given
     as text or as seconds, as the catalogue has them. ValueError names a field that is unknown or no duration."""
+    return Thresholds.of(threshold_values(spec))
+
+
+def threshold_values(spec: Mapping[str, Any]) -> dict[str, float]:
+    """The same, as the thresholds' own names and numbers."""
     values: dict[str, Any] = {}
     for field, value in _flat(spec):
         if field in _NOT_OURS:
@@ -44,12 +50,12 @@ def thresholds(spec: Mapping[str, Any]) -> Thresholds:
             raise ValueError(f"unknown field spec.{field}; known are {', '.join(sorted(FIELDS))}")
         number = isinstance(value, int | float) and not isinstance(value, bool)
         read = value if number else duration_s(value)
-        if field in _COUNTS and isinstance(read, float) and read.is_integer():
+        if field in COUNTS and isinstance(read, float) and read.is_integer():
             read = int(read)
         if read is None:
             raise ValueError(f"spec.{field}: {value!r} is no duration such as 90s or 15m")
         values[FIELDS[field]] = read
-    return Thresholds.of(values)
+    return values
 
 
 def _flat(spec: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""Health of the built-in workloads: Deployment, StatefulSet, DaemonSet, Pod, Job; and of a Service.
+"""Health of the built-in workloads: Deployment, ReplicaSet, StatefulSet, DaemonSet, Pod, Job, CronJob.
 
 Each asks its own controller's status, in the order of the lines below. `observedGeneration` and `deletionTimestamp`
 were settled for every kind before (health.py).
@@ -16,15 +16,16 @@ from reconciler.core.health_common import (
     Judged,
     Thresholds,
     condition,
-    entered,
     is_true,
     items_at,
     last_written_s,
     map_at,
     number_at,
+    progressing,
+    settled,
     spoken,
     text_at,
-    waited_s,
+    time_s,
 )
 from reconciler.core.model import Facts, Health, Manifest, Reason
 
@@ -35,21 +36,6 @@ _BROKEN = frozenset(
 _IMAGE_PULL = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "RegistryUnavailable"})
 
 
-def _progressing(
-    manifest: Manifest, facts: Facts, now_s: float, phase: str, reason: Reason, limit_s: float | None = None
-) -> Judged:
-    """Progressing, and Degraded once `phase` has lasted `limit_s` at this generation."""
-    generation = number_at(map_at(manifest, "metadata"), "generation")
-    moved = entered(facts, f"{phase}@{generation}", now_s, last_written_s(manifest))
-    if limit_s is not None and waited_s(moved, now_s) >= limit_s:
-        return Health.DEGRADED, spoken(reason.code, f"{reason.message}, for {waited_s(moved, now_s):.0f} s"), moved
-    return Health.PROGRESSING, reason, moved
-
-
-def _settled(facts: Facts, now_s: float, health: Health, reason: Reason) -> Judged:
-    return health, reason, entered(facts, "settled", now_s)
-
-
 # ---- Deployment --------------------------------------------------------------------------------------------------
 
 
@@ -57,11 +43,11 @@ def deployment_health(manifest: Manifest, facts: Facts, now_s: float, thresholds
     """A Deployment: all replicas updated and available, no old ones left."""
     spec, status = map_at(manifest, "spec"), map_at(manifest, "status")
     if spec.get("paused") is True:
-        return _settled(facts, now_s, Health.SUSPENDED, Reason("Paused", "the Deployment is paused"))
+        return settled(facts, now_s, Health.SUSPENDED, Reason("Paused", "the Deployment is paused"))
     progress = condition(status, "Progressing")
     if progress.get("reason") == "ProgressDeadlineExceeded":
         reason = spoken("ProgressDeadlineExceeded", text_at(progress, "message") or "the rollout of pods is stuck")
-        return _settled(facts, now_s, Health.DEGRADED, reason)
+        return settled(facts, now_s, Health.DEGRADED, reason)
     wanted = number_at(spec, "replicas", 1)
     updated, total = number_at(status, "updatedReplicas"), number_at(status, "replicas")
     available = number_at(status, "availableReplicas")
@@ -75,12 +61,33 @@ def deployment_health(manifest: Manifest, facts: Facts, now_s: float, thresholds
         message = f"{available} of {wanted} replicas are available{because}"
     else:
         reason = Reason("Available", f"{available} of {wanted} replicas are available")
-        return _settled(facts, now_s, Health.HEALTHY, reason)
+        return settled(facts, now_s, Health.HEALTHY, reason)
     if progress.get("reason") == "NewReplicaSetAvailable":
         # It was rolled out once and lost its pods: its own deadline does not run any more.
         reason = spoken("Unavailable", message)
-        return _progressing(manifest, facts, now_s, "unavailable", reason, thresholds.unavailable_s)
-    return _progressing(manifest, facts, now_s, "rolling", spoken("RollingOut", message))
+        return progressing(manifest, facts, now_s, "unavailable", reason, thresholds.unavailable_s)
+    return progressing(manifest, facts, now_s, "rolling", spoken("RollingOut", message))
+
+
+# ---- ReplicaSet, ReplicationController ---------------------------------------------------------------------------
+
+
+def replica_set_health(manifest: Manifest, facts: Facts, now_s: float, thresholds: Thresholds) -> Judged:
+    """A ReplicaSet or ReplicationController: as many pods as declared, all of them available. What keeps pods from
+    being made (a quota, a webhook) may pass, so that it is Degraded only when it lasts."""
+    status = map_at(manifest, "status")
+    wanted, total = number_at(map_at(manifest, "spec"), "replicas", 1), number_at(status, "replicas")
+    available = number_at(status, "availableReplicas")
+    failure = condition(status, "ReplicaFailure")
+    because = f": {text_at(failure, 'message')}" if failure.get("status") == "True" else ""
+    if available >= wanted and total <= wanted:
+        reason = Reason("Available", f"{available} of {wanted} replicas are available")
+        return settled(facts, now_s, Health.HEALTHY, reason)
+    message = f"{available} of {wanted} replicas are available{because}"
+    if total > wanted:
+        message = f"{total - wanted} replicas too many are still there"
+    reason = spoken("RollingOut", message)
+    return progressing(manifest, facts, now_s, "rolling", reason, thresholds.workload_deadline_s)
 
 
 # ---- StatefulSet, DaemonSet --------------------------------------------------------------------------------------
@@ -96,9 +103,9 @@ def stateful_set_health(manifest: Manifest, facts: Facts, now_s: float, threshol
     elif strategy.get("type") != "OnDelete" and not _at_new_revision(strategy, status, wanted):
         message = f"{number_at(status, 'updatedReplicas')} of {wanted} replicas are at the new revision"
     else:
-        return _settled(facts, now_s, Health.HEALTHY, Reason("Ready", f"{ready} of {wanted} replicas are ready"))
+        return settled(facts, now_s, Health.HEALTHY, Reason("Ready", f"{ready} of {wanted} replicas are ready"))
     reason, limit_s = Reason("RollingOut", message), thresholds.workload_deadline_s
-    return _progressing(manifest, facts, now_s, "rolling", reason, limit_s)
+    return progressing(manifest, facts, now_s, "rolling", reason, limit_s)
 
 
 def _at_new_revision(strategy: Mapping[str, Any], status: Mapping[str, Any], wanted: int) -> bool:
@@ -116,13 +123,13 @@ def daemon_set_health(manifest: Manifest, facts: Facts, now_s: float, thresholds
     by_hand = map_at(manifest, "spec", "updateStrategy").get("type") == "OnDelete"
     updated = wanted if by_hand else number_at(status, "updatedNumberScheduled")
     if "desiredNumberScheduled" in status and updated >= wanted and ready >= wanted:
-        return _settled(facts, now_s, Health.HEALTHY, Reason("Available", f"{ready} of {wanted} pods are available"))
+        return settled(facts, now_s, Health.HEALTHY, Reason("Available", f"{ready} of {wanted} pods are available"))
     message = f"{updated} of {wanted} pods are updated, {ready} available"
     reason, limit_s = Reason("RollingOut", message), thresholds.workload_deadline_s
-    return _progressing(manifest, facts, now_s, "rolling", reason, limit_s)
+    return progressing(manifest, facts, now_s, "rolling", reason, limit_s)
 
 
-# ---- Pod, Job ----------------------------------------------------------------------------------------------------
+# ---- Pod, Job, CronJob -------------------------------------------------------------------------------------------
 
 
 def pod_health(manifest: Manifest, facts: Facts, now_s: float, thresholds: Thresholds) -> Judged:
@@ -132,29 +139,29 @@ def pod_health(manifest: Manifest, facts: Facts, now_s: float, thresholds: Thres
     facts = dataclasses.replace(facts, restarts=sum(number_at(each, "restartCount") for each in containers))
     phase, message = text_at(status, "phase"), text_at(status, "message")
     if phase == "Succeeded":
-        return _settled(facts, now_s, Health.HEALTHY, Reason("Succeeded", "all containers have ended well"))
+        return settled(facts, now_s, Health.HEALTHY, Reason("Succeeded", "all containers have ended well"))
     if phase == "Failed":
         reason = spoken(text_at(status, "reason") or "Failed", message or _exit(containers) or "the pod has failed")
-        return _settled(facts, now_s, Health.DEGRADED, reason)
+        return settled(facts, now_s, Health.DEGRADED, reason)
     if phase == "Unknown":
-        return _settled(facts, now_s, Health.UNKNOWN, Reason("NodeLost", "its node does not answer"))
+        return settled(facts, now_s, Health.UNKNOWN, Reason("NodeLost", "its node does not answer"))
     waiting = [(each, map_at(each, "state", "waiting")) for each in containers]
     for container, state in waiting:
         name, why = text_at(container, "name"), text_at(state, "reason")
         if why in _BROKEN:
             reason = spoken(why, f"container {name}: {text_at(state, 'message') or why}")
-            return _settled(facts, now_s, Health.DEGRADED, reason)
+            return settled(facts, now_s, Health.DEGRADED, reason)
         if why in _IMAGE_PULL:
             reason = spoken(why, f"container {name}: {text_at(state, 'message') or why}")
-            return _progressing(manifest, facts, now_s, "image-pull", reason, thresholds.image_pull_s)
+            return progressing(manifest, facts, now_s, "image-pull", reason, thresholds.image_pull_s)
     if phase == "Running" and is_true(status, "Ready"):
-        return _settled(facts, now_s, Health.HEALTHY, Reason("Ready", "all containers are ready"))
+        return settled(facts, now_s, Health.HEALTHY, Reason("Ready", "all containers are ready"))
     scheduled = condition(status, "PodScheduled")
     if scheduled.get("status") == "False":
         reason = spoken(text_at(scheduled, "reason") or "Unscheduled", text_at(scheduled, "message") or "no node yet")
     else:
         reason = spoken("NotReady", text_at(condition(status, "Ready"), "message") or f"phase {phase or 'Pending'}")
-    return _progressing(manifest, facts, now_s, "starting", reason, thresholds.workload_deadline_s)
+    return progressing(manifest, facts, now_s, "starting", reason, thresholds.workload_deadline_s)
 
 
 def _exit(containers: list[Mapping[str, Any]]) -> str:
@@ -175,23 +182,33 @@ def job_health(manifest: Manifest, facts: Facts, now_s: float, thresholds: Thres
             found = condition(status, kind)
             message = text_at(found, "message") or "the job has failed"
             reason = spoken(text_at(found, "reason") or "Failed", message)
-            return _settled(facts, now_s, Health.DEGRADED, reason)
+            return settled(facts, now_s, Health.DEGRADED, reason)
     if is_true(status, "Complete"):
-        return _settled(facts, now_s, Health.HEALTHY, Reason("Complete", "the job is complete"))
+        return settled(facts, now_s, Health.HEALTHY, Reason("Complete", "the job is complete"))
     if map_at(manifest, "spec").get("suspend") is True:
-        return _settled(facts, now_s, Health.SUSPENDED, Reason("Suspended", "suspended as declared"))
+        return settled(facts, now_s, Health.SUSPENDED, Reason("Suspended", "suspended as declared"))
     counts = f"{number_at(status, 'active')} active, {number_at(status, 'succeeded')} succeeded"
-    return _progressing(manifest, facts, now_s, "working", Reason("Running", counts))
+    return progressing(manifest, facts, now_s, "working", Reason("Running", counts))
 
 
-# ---- Service -----------------------------------------------------------------------------------------------------
-
-
-def service_health(manifest: Manifest, facts: Facts, now_s: float, thresholds: Thresholds) -> Judged:
-    """A Service: there, and with an address if it asks for a load balancer."""
-    if map_at(manifest, "spec").get("type") != "LoadBalancer":
-        return _settled(facts, now_s, Health.HEALTHY, Reason("Present", "it exists"))
-    if items_at(map_at(manifest, "status", "loadBalancer"), "ingress"):
-        return _settled(facts, now_s, Health.HEALTHY, Reason("AddressAssigned", "the load balancer has an address"))
-    reason = Reason("NoAddress", "the load balancer has no address yet")
-    return _progressing(manifest, facts, now_s, "pending", reason, thresholds.workload_deadline_s)
+def cron_job_health(manifest: Manifest, facts: Facts, now_s: float, thresholds: Thresholds) -> Judged:  # noqa: ARG001 - one signature for all kinds; when it runs next is its schedule's
+    """A CronJob: suspended, at work, waiting for its time, or with a last run that did not succeed. A run that began
+    before the CronJob was last written says nothing of what is declared now."""
+    status = map_at(manifest, "status")
+    if map_at(manifest, "spec").get("suspend") is True:
+        return settled(facts, now_s, Health.SUSPENDED, Reason("Suspended", "suspended as declared"))
+    active = len(items_at(status, "active"))
+    began_s, succeeded_s = time_s(status.get("lastScheduleTime")), time_s(status.get("lastSuccessfulTime"))
+    if active:
+        message = f"{active} job{'s are' if active > 1 else ' is'} running"
+        return settled(facts, now_s, Health.HEALTHY, Reason("Running", message))
+    if began_s is None:
+        return settled(facts, now_s, Health.HEALTHY, Reason("Scheduled", "it has not run yet"))
+    if succeeded_s is not None and succeeded_s >= began_s:
+        message = f"the run of {status['lastScheduleTime']} succeeded"
+        return settled(facts, now_s, Health.HEALTHY, spoken("LastRunSucceeded", message))
+    written_s = last_written_s(manifest)
+    if written_s is not None and written_s > began_s:
+        return settled(facts, now_s, Health.HEALTHY, Reason("Scheduled", "it has not run since it was changed"))
+    message = f"the run of {status['lastScheduleTime']} did not succeed: see its jobs"
+    return settled(facts, now_s, Health.DEGRADED, spoken("LastRunFailed", message))

@@ -13,10 +13,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from reconciler.core.apply_rules import ObjectRule
+from reconciler.core.as_sent import as_sent
 from reconciler.core.diff import Comparison, compare
+from reconciler.core.explain_diff import Change
+from reconciler.core.field_paths import is_applied_at, last_writer, writers_of
 from reconciler.core.flink_config import flatten, is_flink
-from reconciler.core.health import DEFAULT_THRESHOLDS, Thresholds, evaluate
+from reconciler.core.health import DEFAULT_THRESHOLDS, Custom, Thresholds, evaluate
 from reconciler.core.health_common import map_at, metadata_of, number_at, spoken, text_at
+from reconciler.core.managed_fields import FIELD_MANAGER
 from reconciler.core.model import (
     Facts,
     Health,
@@ -30,7 +35,7 @@ from reconciler.core.model import (
     Target,
     TargetVerdict,
 )
-from reconciler.core.values import Relation, is_zero, relation
+from reconciler.core.values import Relation, clean_text, is_zero, relation
 
 #: The manual escape: on a live object it says that we are to leave its target alone.
 RECONCILE_ANNOTATION = "reconciler.dev/reconcile"
@@ -42,9 +47,14 @@ _SYNC_ORDER = (Sync.IN_SYNC, Sync.ASK, Sync.DIFFERS, Sync.MISSING, Sync.UNKNOWN)
 _TELLING = {"Present": 0, "JobFinished": 1}
 
 
-#: What the server says to "would an apply change anything?": no (True: live is equal), yes (False), or why it will not
-#: say, now or later: a webhook that does not support dry-run refuses it for ever.
-Answer = bool | Reason
+#: What the server says to "would an apply change anything?": no (True: live is equal), yes (what would change; False if
+#: that is only who owns what), or why it will not say, now or later: a webhook that does not support dry-run refuses it
+#: for ever.
+Answer = bool | Reason | tuple[Change, ...]
+#: Reason codes of a comparison that no server has confirmed, for it refuses to.
+BY_CLIENT = frozenset({"InSyncByClient", "DiffersByClient"})
+#: So many fields are named where an object differs in more.
+DRIFTED_MAX = 16
 
 
 class Seen(NamedTuple):
@@ -62,10 +72,13 @@ def judge(
     now_s: float,
     thresholds: Thresholds = DEFAULT_THRESHOLDS,
     answer: Answer | None = None,
+    rule: ObjectRule | None = None,
+    custom: Custom | None = None,
 ) -> tuple[ObjectVerdict, Facts]:
     """Judge one object. `desired` is the stamped manifest as sent (None: no longer declared), `live` the object as read
     (None: it is not there), `item` its row in the inventory. `answer` is the server's where the client had to ask: it
-    was asked about exactly this live object and this manifest."""
+    was asked about exactly this live object and this manifest. `rule` says what of the object was handed
+    over, `custom` is the health policy that judges it."""
     key = _key(desired, live, item)
     if live is None:
         return _absent(key, desired), facts
@@ -76,16 +89,47 @@ def judge(
         message = f"generation {generation} was read, {item.generation} was written: the read is old"
         stale = Reason("StaleRead", message)
         return ObjectVerdict(key, Sync.UNKNOWN, Health.UNKNOWN, stale, uid, generation, version), facts
-    comparison = _settled(_compared(desired, live), answer, desired, live)
+    sent = None if desired is None else as_sent(desired, live, rule)
+    comparison = _settled(_compared(sent, live), answer, sent, live)
     replaced = bool(item is not None and item.uid and item.uid != uid)
-    found, reason, facts = evaluate(live, Facts() if replaced else facts, now_s, thresholds, desired)
+    found, reason, facts = evaluate(live, Facts() if replaced else facts, now_s, thresholds, desired, custom)
     if replaced:
         found, reason = Health.PROGRESSING, Reason("Recreated", "somebody deleted and recreated it")
     message = "" if comparison.reason.code == "InSync" else comparison.reason.message
     verdict = ObjectVerdict(
-        key, comparison.sync, found, reason, uid, generation, version, facts.job_id, facts.restarts, message
+        key,
+        comparison.sync,
+        found,
+        reason,
+        uid,
+        generation,
+        version,
+        facts.job_id,
+        facts.restarts,
+        message,
+        tuple(change.display for change in comparison.changes[:DRIFTED_MAX]),
+        _writers(live, comparison.changes[:DRIFTED_MAX]),
+        comparison.ownership_only,
+        comparison.reason.code in BY_CLIENT,
     )
     return verdict, facts
+
+
+def differs_unedited(desired: Manifest, live: Manifest) -> bool:
+    """True if live differs only where the server still records what we applied: an edit would have taken the record
+    from us. So this was not applied yet, or a webhook changes it at every write, and only a dry-run tells which."""
+    changes = compare(desired, live).changes
+    return bool(changes) and all(is_applied_at(live, change.place, FIELD_MANAGER) for change in changes)
+
+
+def _writers(live: Manifest, changes: Sequence[Change]) -> tuple[str, ...]:
+    """Who else wrote where live differs. Nobody owns a field that was removed: then whoever wrote last may have."""
+    found: set[str] = set()
+    for change in changes:
+        writers = writers_of(live, change.place, FIELD_MANAGER)
+        last = last_writer(live, FIELD_MANAGER) if not writers else None
+        found.update(clean_text(writer.manager, 80) for writer in (*writers, *([last] if last else [])))
+    return tuple(sorted(found))
 
 
 def _key(desired: Manifest | None, live: Manifest | None, item: InventoryItem | None) -> ObjectKey:
@@ -101,7 +145,7 @@ def _absent(key: ObjectKey, desired: Manifest | None) -> ObjectVerdict:
     if desired is None:
         return ObjectVerdict(key, Sync.IN_SYNC, Health.HEALTHY, Reason("Gone", "it is not declared and not there"))
     reason = Reason("Missing", "it does not exist on the cluster")
-    return ObjectVerdict(key, Sync.MISSING, Health.MISSING, reason, message=reason.message)
+    return ObjectVerdict(key, Sync.MISSING, Health.MISSING, reason, message=reason.message, drifted=("",))
 
 
 def _compared(desired: Manifest | None, live: Manifest) -> Comparison:
@@ -120,7 +164,10 @@ def _settled(comparison: Comparison, answer: Answer | None, desired: Manifest | 
         return comparison
     why = comparison.reason.message
     if answer is False:
-        return Comparison(Sync.DIFFERS, Reason("Differs", f"the server says it differs ({why})"))
+        owned = Reason("OwnershipDiffers", f"the values are right, but not recorded as ours ({why})")
+        return Comparison(Sync.DIFFERS, owned, ownership_only=True)
+    if isinstance(answer, tuple):
+        return Comparison(Sync.DIFFERS, Reason("Differs", f"the server says it differs ({why})"), answer)
     # Not judgeable by the server: the client's own comparison counts, is shown as such, and is no failure.
     whose = f"by the client's comparison, for the server refuses to say: {answer.message}"
     if means_the_same(desired, live):

@@ -92,13 +92,6 @@ class Health(enum.StrEnum):
 _HEALTH_ORDER = list(Health)
 
 
-def worst(parts: list[tuple[Health, Reason]]) -> tuple[Health, Reason]:
-    """The worst health of `parts` and its reason; the first one wins a tie. Nothing at all is Unknown."""
-    if not parts:
-        return Health.UNKNOWN, Reason("NothingObserved", "nothing was observed")
-    return max(parts, key=lambda part: part[0].rank)
-
-
 class Sync(enum.StrEnum):
     """Does live equal desired? ASK means only the server's dry-run can tell; UNKNOWN means live was not seen."""
 
@@ -200,7 +193,9 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class ObjectVerdict:
-    """What one look at one live object said, at one uid, generation and assigned digest."""
+    """What one look at one live object said, at one uid, generation and assigned digest. `drifted` names the fields
+    that differ, bounded, "" for the object as a whole, and `drifted_by` who wrote there; with `ownership_only` every
+    value is right, but not recorded as ours."""
 
     key: ObjectKey
     sync: Sync
@@ -212,6 +207,10 @@ class ObjectVerdict:
     job_id: str = ""
     restarts: int = 0
     message: str = ""  # what differs, for people; "" when in sync
+    drifted: tuple[str, ...] = ()
+    drifted_by: tuple[str, ...] = ()
+    ownership_only: bool = False
+    by_client: bool = False  # the server refuses to judge: the client's comparison counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,7 +354,9 @@ class Assignment:
     """The release a target is to have now ("" while it has none). `baked` is the last one that baked there and where a
     rollback goes; `revision` is the commit that the assigned release came from; `due` is the newest release whose wave
     passed while the target was unreachable. Heal state is kept beside it, so that a restart does not heal faster:
-    `heal_count` in all, `heal_streak` in a row, the last of them at `heal_at_s` (Now.monotonic) of boot `heal_boot`."""
+    `heal_count` in all, `heal_streak` in a row, the last of them at `heal_at_s` (Now.monotonic) of boot `heal_boot`.
+    `contested` names the field for which the repairs were given up, "" if none; `disabled_wall` and `orphaned_wall` say
+    since when a person keeps us from touching it, and since when Git no longer declares it."""
 
     target: Target
     digest: str
@@ -367,6 +368,9 @@ class Assignment:
     heal_streak: int = 0
     heal_at_s: float = 0.0
     heal_boot: int = 0
+    contested: str = ""
+    disabled_wall: float | None = None
+    orphaned_wall: float | None = None
 
 
 class InventoryPhase(enum.StrEnum):

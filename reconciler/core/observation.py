@@ -36,6 +36,11 @@ class Observation:
     """Pairs of releases (new digest, baked digest) between which there is no way back without restoring an older
     savepoint, with the fields that say so."""
 
+    report_only: frozenset[str] = frozenset()
+    """Applications whose drift is reported and not repaired."""
+    heals: Mapping[Target, Mapping[str, int]] = field(default_factory=dict)
+    """How often each field that differs was repaired in the last ten minutes."""
+
     def unreachable(self, target: Target, now: Now) -> bool:
         """True if the target's cluster has not been heard from within its limit, or is not known at all."""
         cluster = self.clusters.get(target.cluster)

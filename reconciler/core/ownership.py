@@ -16,6 +16,8 @@ OWNER_LABEL = "reconciler.dev/owner"
 APPLICATION_ANNOTATION = "reconciler.dev/application"
 #: Labels and annotations that start so are ours: on live objects they mean something, in Git only these may stand.
 OWN_PREFIX = "reconciler.dev/"
+#: On an Application: the name it had before. What is there of that one is looked after under the new name.
+RENAMED_FROM = "reconciler.dev/renamed-from"
 DECLARABLE_ANNOTATIONS = frozenset({"reconciler.dev/bounded", "reconciler.dev/prune"})
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from reconciler.core import schemas
+from reconciler.core.apply_rules import DEFAULT_RULES, rules_of
 from reconciler.core.documents import (
     EVERY_CLUSTER,
     OAM_VERSION,
@@ -32,15 +33,24 @@ from reconciler.core.documents import (
     Topology,
     TraitUse,
 )
-from reconciler.core.formats import duration_s
-from reconciler.core.ownership import OWN_PREFIX
+from reconciler.core.formats import duration_s, is_dns_label
+from reconciler.core.health_rules import HealthPolicy
+from reconciler.core.ownership import OWN_PREFIX, RENAMED_FROM
+from reconciler.core.parse_health import build_health_policy, check_health_policy
 from reconciler.core.parse_policy import build_policy, check_policy
 from reconciler.core.problems import Problem, Severity
 from reconciler.core.schema import Finding, check, suggest
 from reconciler.core.yaml_kube import Document, Loaded, Path, load
 
-_OWN_KINDS = {"Fleet", "Cluster", "RolloutPolicy", "TraitDefinition", *schemas.LATER_KINDS}
-_POLICY_SCHEMAS = {"topology": schemas.TOPOLOGY, "override": schemas.OVERRIDE, "rollout": schemas.ROLLOUT}
+_OWN_KINDS = {"Fleet", "Cluster", "RolloutPolicy", "HealthPolicy", "TraitDefinition", *schemas.LATER_KINDS}
+_POLICY_SCHEMAS = {
+    "topology": schemas.TOPOLOGY,
+    "override": schemas.OVERRIDE,
+    "rollout": schemas.ROLLOUT,
+    "apply": schemas.APPLY,
+}
+#: Policies of which an application has one: two would say different things.
+_SINGLE_POLICIES = frozenset({"rollout", "apply"})
 
 
 def parse_file(file: str, content: bytes) -> tuple[tuple[Parsed, ...], tuple[Problem, ...]]:
@@ -118,7 +128,7 @@ def _parse_known(document: Document, kind: str, name: str) -> Parsed:
     findings = check(schemas.SCHEMAS[kind], value)
     if not _errors(findings):
         findings += _CHECKS[kind](value.get("spec") or {})
-        findings += _own_marks(value["metadata"])
+        findings += _own_marks(kind, value["metadata"])
     problems = tuple(_problem(document, finding) for finding in findings)
     built = None if _errors(findings) else _BUILDERS[kind](document, findings)
     return Parsed(kind, name, document, built, problems)
@@ -128,14 +138,21 @@ def _errors(findings: list[Finding]) -> bool:
     return any(finding.severity is Severity.ERROR for finding in findings)
 
 
-def _own_marks(metadata: Mapping[str, Any]) -> list[Finding]:
-    """A label or annotation of ours asks for something; none is acted upon in documents yet, so none is ignored."""
-    return [
-        Finding(("metadata", kind, name), "unsupported", f"the {kind[:-1]} {name!r} is not supported yet", "remove it")
-        for kind in ("labels", "annotations")
-        for name in metadata.get(kind) or {}
-        if name.startswith(OWN_PREFIX)
-    ]
+def _own_marks(kind: str, metadata: Mapping[str, Any]) -> list[Finding]:
+    """A label or annotation of ours asks for something: what is not acted upon is refused, so that none is ignored."""
+    findings: list[Finding] = []
+    for where in ("labels", "annotations"):
+        for name, value in (metadata.get(where) or {}).items():
+            at: Path = ("metadata", where, name)
+            if (kind, where, name) == ("Application", "annotations", RENAMED_FROM):
+                wrong = is_dns_label(value) or ("its own name" if value == metadata["name"] else "")
+                if wrong:
+                    says = f"{name} is {wrong}: it names the application that this one was"
+                    findings.append(Finding(at, "invalid-value", says))
+            elif name.startswith(OWN_PREFIX):
+                says = f"the {where[:-1]} {name!r} is not supported yet"
+                findings.append(Finding(at, "unsupported", says, "remove it"))
+    return findings
 
 
 # ---- checks that a schema cannot say -----------------------------------------------------------------------------
@@ -172,7 +189,7 @@ def _check_cluster(spec: Mapping[str, Any]) -> list[Finding]:
 def _check_application(spec: Mapping[str, Any]) -> list[Finding]:
     findings = _check_components(spec["components"])
     names = [component["name"] for component in spec["components"]]
-    seen_rollout = has_topology = False
+    seen: set[str] = set()
     for index, policy in enumerate(spec.get("policies") or ()):
         at: Path = ("spec", "policies", index)
         kind = policy["type"]
@@ -188,15 +205,14 @@ def _check_application(spec: Mapping[str, Any]) -> list[Finding]:
         if wrong:
             continue
         if kind == "topology":
-            has_topology = True
             findings += _selection_findings(properties, at, needed=True)
         elif kind == "override":
             findings += _selection_findings(properties, at, needed=False)
             findings += _check_override(properties, at, names)
-        elif seen_rollout:
-            findings.append(Finding(at, "duplicate-name", "a second rollout policy", "keep one of the two"))
-        seen_rollout |= kind == "rollout"
-    if not has_topology and not any(finding.severity is Severity.ERROR for finding in findings):
+        elif kind in _SINGLE_POLICIES and kind in seen:
+            findings.append(Finding(at, "duplicate-name", f"a second {kind} policy", "keep one of the two"))
+        seen.add(kind)
+    if "topology" not in seen and not any(finding.severity is Severity.ERROR for finding in findings):
         hint = "add {type: topology, properties: {clusterLabelSelector: {...}}} to spec.policies"
         findings.append(Finding(("spec",), "no-targets", "the application names no clusters", hint))
     return findings
@@ -263,6 +279,7 @@ def _build_fleet(document: Document, _findings: list[Finding]) -> Fleet:
             selection=_selection(rule),
             namespace=rule.get("namespace"),
             create_namespace=bool(rule.get("createNamespace")),
+            apply=rules_of(rule.get("apply") or {}, ("spec", "directories", index, "apply")),
             at=("spec", "directories", index),
         )
         for index, rule in enumerate(spec.get("directories") or ())
@@ -311,6 +328,7 @@ def _build_application(document: Document, _findings: list[Finding]) -> Applicat
     topologies, overrides = [], []
     rollout: str | None = None
     rollout_at: Path = ("metadata", "name")
+    apply = DEFAULT_RULES
     for index, policy in enumerate(spec.get("policies") or ()):
         properties = policy.get("properties") or {}
         at = ("spec", "policies", index, "properties")
@@ -319,6 +337,8 @@ def _build_application(document: Document, _findings: list[Finding]) -> Applicat
             topologies.append(Topology(_selection(properties), properties.get("namespace"), create, at))
         elif policy["type"] == "override":
             overrides.append(Override(_selection(properties), _component_overrides(properties, at), at))
+        elif policy["type"] == "apply":
+            apply = rules_of(properties, at)
         else:
             rollout, rollout_at = properties["policy"], (*at, "policy")
     return Application(
@@ -329,6 +349,8 @@ def _build_application(document: Document, _findings: list[Finding]) -> Applicat
         overrides=tuple(overrides),
         rollout=rollout,
         rollout_at=rollout_at,
+        apply=apply,
+        renamed_from=(metadata.get("annotations") or {}).get(RENAMED_FROM) or "",
         document=document,
     )
 
@@ -351,10 +373,13 @@ _CHECKS: dict[str, Callable[[Mapping[str, Any]], list[Finding]]] = {
     "Cluster": _check_cluster,
     "Application": _check_application,
     "RolloutPolicy": check_policy,
+    "HealthPolicy": check_health_policy,
 }
-_BUILDERS: dict[str, Callable[[Document, list[Finding]], Fleet | Cluster | Application | RolloutPolicy]] = {
+_Value = Fleet | Cluster | Application | RolloutPolicy | HealthPolicy
+_BUILDERS: dict[str, Callable[[Document, list[Finding]], _Value]] = {
     "Fleet": _build_fleet,
     "Cluster": _build_cluster,
     "Application": _build_application,
     "RolloutPolicy": _build_policy,
+    "HealthPolicy": build_health_policy,
 }

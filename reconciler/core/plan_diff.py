@@ -25,13 +25,16 @@ from reconciler.core.order import order_key
 from reconciler.core.problems import Problem, Severity
 from reconciler.core.values import clean_text, strictly_equal
 
+#: The class of a change in which every value stays: one apply, which disturbs nothing.
+OWNERSHIP_CLASS = "ownership"
 NO_EFFECT = FlinkEffect(None, Effect.NONE, State.NONE)
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectDiff:
     """One object's difference. `action` is create, update, delete or none; `verdict` equal, differs, predicted or
-    not-judgeable; `conflicts` names managers whose fields would be taken."""
+    not-judgeable; `conflicts` names managers whose fields would be taken. With `ownership` every value is right and
+    only the record of who owns what would change. `message` says why it was judged so, where that is worth saying."""
 
     key: ObjectKey
     api_version: str
@@ -42,6 +45,8 @@ class ObjectDiff:
     effect: FlinkEffect = NO_EFFECT
     changes: tuple[Change, ...] = ()
     conflicts: tuple[str, ...] = ()
+    ownership: bool = False
+    message: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """One entry of `diff -o json`."""
@@ -55,6 +60,8 @@ class ObjectDiff:
             "action": self.action,
             "verdict": self.verdict,
             **self.effect.as_json(),
+            **({"class": OWNERSHIP_CLASS} if self.ownership else {}),
+            "message": self.message,
             "conflicts": list(self.conflicts),
             "changes": [change.as_json() for change in self.changes],
         }
@@ -134,6 +141,15 @@ def declared_changes(old: Manifest, new: Manifest) -> tuple[Change, ...]:
     findings: list[Finding] = []
     _compare_maps((), old, new, is_flink(new), findings)
     return tuple(change_of(new, finding) for finding in findings)
+
+
+def changed_by(live: Manifest, after: Manifest) -> tuple[Change, ...]:
+    """What a write changes or, `after` being the answer to a dry-run, would; () if that is only who owns what."""
+    parts = [{name: value for name, value in manifest.items() if name != "status"} for manifest in (live, after)]
+    try:
+        return declared_changes(*parts)
+    except RecursionError:
+        return ()
 
 
 _CONFIGURATION: Place = ("spec", "flinkConfiguration")

@@ -81,6 +81,9 @@ def _check(schema: Schema, value: Any, path: Path) -> Iterator[Finding]:
     elif isinstance(value, list):
         if len(value) < schema.get("minItems", 0):
             yield Finding(path, "missing-field", f"{_name(path)} is empty")
+        if len(value) > schema.get("maxItems", len(value)):
+            says = f"{_name(path)} has {len(value)} items: at most {schema['maxItems']} are allowed"
+            yield Finding(path, "invalid-value", says)
         for index, item in enumerate(value):
             yield from _check(schema.get("items", {}), item, (*path, index))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from reconciler.core.health_policy import COUNTS, FIELDS
 from reconciler.core.schema import Schema
 
 _LABELS: dict[str, Any] = {"type": "object", "additionalProperties": {"type": "string", "format": "label-value"}}
@@ -51,6 +52,26 @@ def _not_enforced(what: str, **keywords: Any) -> dict[str, Any]:
 
 _CLUSTERS = {"clusterLabelSelector": _LABELS, "clusters": _NAMES}
 
+_OBJECT_RULE = _object(
+    [],
+    match=_object(
+        [],
+        group={"type": "string"},
+        kind={"type": "string", "maxLength": 63},
+        name={"type": "string", "maxLength": 253},
+    ),
+    ignoreDifferences={"type": "array", "items": {"format": "field-path"}, "maxItems": 64},
+    handover={"type": "array", "items": {"type": "string", "maxLength": 128, "pattern": r"\S+"}, "maxItems": 16},
+    replace={"type": "boolean", "description": "delete and create anew where a field that cannot change would have to"},
+)
+APPLY = _object(
+    [],
+    adopt={"type": "string", "enum": ["never", "ifUnowned", "force"]},
+    conflicts={"type": "string", "enum": ["force", "fail"]},
+    selfHeal={"type": "boolean"},
+    objects={"type": "array", "items": _OBJECT_RULE, "maxItems": 64},
+)
+
 FLEET = _document(
     "reconciler.dev/v1alpha1",
     "Fleet",
@@ -67,6 +88,7 @@ FLEET = _document(
                 path={"type": "string", "format": "repository-path"},
                 namespace=_NAMESPACE,
                 createNamespace={"type": "boolean"},
+                apply=APPLY,
                 **_CLUSTERS,
             ),
         },
@@ -172,13 +194,60 @@ ROLLOUT_POLICY = _document(
     ),
 )
 
+
+def _thresholds(section: str) -> dict[str, Any]:
+    fields = [field.partition(".")[2] for field in FIELDS if field.startswith(f"{section}.")]
+    count = {"type": "integer", "minimum": 1}
+    return _object([], **{name: count if f"{section}.{name}" in COUNTS else {"format": "duration"} for name in fields})
+
+
+HEALTH_POLICY = _document(
+    "reconciler.dev/v1alpha1",
+    "HealthPolicy",
+    _object(
+        ["match"],
+        match={
+            "type": "array",
+            "minItems": 1,
+            "description": "the objects it is about: those that any entry takes",
+            "items": _object(
+                ["kind"],
+                group={"type": "string", "pattern": r"[a-z0-9.-]*", "description": "an API group; none for the core's"},
+                kind={"type": "string", "pattern": "[A-Z][A-Za-z0-9]*", "maxLength": 63, "description": "as declared"},
+                name={"type": "string", "format": "dns-subdomain"},
+                labels={"type": "object", "additionalProperties": {"type": "string", "format": "label-value"}},
+            ),
+        },
+        rules={
+            "type": "array",
+            "items": _object(
+                ["health", "when"],
+                health={"type": "string", "enum": ["Healthy", "Suspended", "Progressing", "Degraded", "Unknown"]},
+                when={"type": "string", "description": "a condition in CEL over `object`, the live object"},
+                reason={"type": "string", "pattern": "[A-Z][A-Za-z0-9]{0,62}", "description": "a code in CamelCase"},
+                message={"type": "string", "maxLength": 300},
+                messageExpression={"type": "string", "description": "CEL that gives the message"},
+            ),
+        },
+        otherwise={"type": "string", "enum": ["Healthy", "Progressing", "Degraded", "Unknown"]},
+        progressDeadline={"format": "duration", "description": "until Progressing becomes Degraded"},
+        suspendedBy=_object(
+            ["path", "value"],
+            path={"type": "string", "pattern": r"spec(\.[A-Za-z0-9_-]+){1,8}", "maxLength": 253},
+            value={"type": ["boolean", "string", "integer"]},
+        ),
+        thresholds=_object([], flink=_thresholds("flink"), workload=_thresholds("workload")),
+    ),
+)
+
 #: Kinds that are recognised, with a warning that nothing acts on them yet.
-LATER_KINDS = ("ChangeWindow", "HealthPolicy", "Gate", "Guardrail", "HealingPolicy")
+LATER_KINDS = ("ChangeWindow", "Gate", "Guardrail", "HealingPolicy")
 
 SCHEMAS: dict[str, Schema] = {
     "Application": APPLICATION,
     "Cluster": CLUSTER,
     "Fleet": FLEET,
+    "HealthPolicy": HEALTH_POLICY,
     "RolloutPolicy": ROLLOUT_POLICY,
 }
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,9 @@ from reconciler.core.fleet_model import FleetSettings
 from reconciler.core.health import Thresholds
 from reconciler.core.model import ClusterView, Reason
 from reconciler.shell.board import Board, ClusterEntry
+from reconciler.shell.cluster_schemas import ClusterSchemas, SchemaShelf
 from reconciler.shell.context import Context
+from reconciler.shell.evaluation import HealthEvaluations
 from reconciler.shell.hub import Hub
 from reconciler.shell.judging import Judging
 from reconciler.shell.kube_cluster import KubeCluster
@@ -31,7 +34,7 @@ from reconciler.shell.logs import event
 from reconciler.shell.metrics import Metrics
 from reconciler.shell.observe import Observer
 from reconciler.shell.outbox import OUTBOX, OutboxUnit
-from reconciler.shell.ports import Clock, Notifier, Source, Store, Tx
+from reconciler.shell.ports import Clock, Evaluator, Notifier, Source, Store, Tx
 from reconciler.shell.releases import Releases
 from reconciler.shell.retention import INTERVAL_S, RETENTION, RetentionUnit
 from reconciler.shell.rollout_unit import RolloutUnit, owner_of
@@ -60,18 +63,21 @@ class SourceSpec:
 @dataclass(frozen=True, slots=True)
 class Ports:
     """Everything the daemon is made of. `connect` makes the adapter of a cluster, or says why there is none;
-    `random` spreads polls and retries."""
+    `evaluator` runs the rules of health policies (health_cel.answer); `random` spreads polls and retries.
+    `executor` runs pure computations that take more than a moment; without one they run inline."""
 
     store: Store
     clock: Clock
     schedule: Schedule
     sources: Mapping[str, SourceSpec]
     connect: Callable[[Cluster], KubeCluster | Reason]
+    evaluator: Evaluator
     notifier: Notifier
     random: Random
     metrics: Metrics
     log: logging.Logger
     on_failure: Callable[[str, BaseException], None]
+    executor: Executor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +107,9 @@ class Daemon:
         self._context: Context | None = None
         self._releases: Releases | None = None
         fleet = settings.writes_per_second
+        self._evaluations = HealthEvaluations(ports.evaluator)
         self._fleet_limiter = Limiter(fleet, fleet)
+        self._shelf = SchemaShelf(ports.executor)
 
     @property
     def context(self) -> Context:
@@ -153,6 +161,7 @@ class Daemon:
             await lane.kube.close()
         for spec in self.ports.sources.values():
             await spec.source.close()
+        await self.ports.evaluator.close()
         await self.ports.store.close()
         event(self.ports.log, logging.INFO, "daemon.stopped")
         return left
@@ -238,9 +247,10 @@ class Daemon:
             self.context,
             cluster,
             connected,
+            ClusterSchemas(connected, self._shelf, self.ports.log, self.ports.metrics),
             WriteLimits(Limiter(per_cluster, per_cluster), self._fleet_limiter),
             self._releases,
-            Judging(settings.thresholds, settings.check_interval_s),
+            Judging(settings.thresholds, settings.check_interval_s, self._evaluations),
             self.ports.log,
             settings.resync_interval_s,
         )

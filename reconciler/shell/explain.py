@@ -25,9 +25,12 @@ from reconciler.core.model import (
 )
 from reconciler.shell.asking import AskError, find_application, find_cluster, moment_of
 from reconciler.shell.daemon import Daemon
+from reconciler.shell.live import GroupKind
 from reconciler.shell.looks import SYNCED, Look, Moving, goals_of, looks
 from reconciler.shell.rollout_unit import owner_of
 
+#: Why a cluster that answers shows nothing of a kind, for good.
+NOT_SHOWN = frozenset({"Forbidden", "KindMissing"})
 STOPPED = frozenset({RolloutState.HALTED, RolloutState.PAUSED, RolloutState.ROLLING_BACK})
 #: How a stopped rollout is spoken of.
 STOPPED_WORDS = {RolloutState.ROLLING_BACK: "going back"}
@@ -142,6 +145,8 @@ def _moving_gate(daemon: Daemon, look: Look, moving: Moving, now: Now) -> Gate:
         case TargetState.UNREACHABLE | TargetState.BLOCKED:
             by = "cluster" if row.state is TargetState.UNREACHABLE else "gate"
             return Gate(by, row.reason or Reason(str(row.state), "the cluster cannot take the release now"))
+        case TargetState.BAKING | TargetState.PROGRESSING if blind := _blind_gate(daemon, look, now):
+            return blind
         case TargetState.BAKING:
             return _bake_gate(moving, now)
         case TargetState.ROLLING_BACK:
@@ -162,6 +167,21 @@ def _silent_gate(view: ClusterView, now: Now) -> Gate:
     """The cluster does not answer: why, as far as is known now, and for how long it has not."""
     heard = "" if view.heard_at is None else f"; last heard {rough_duration(now.monotonic - view.heard_at)} ago"
     return Gate("cluster", Reason("ClusterUnreachable", view.silence + heard))
+
+
+def _blind_gate(daemon: Daemon, look: Look, now: Now) -> Gate | None:
+    """The cluster answers, and for longer than it may be silent it has shown no objects of one of the target's kinds:
+    until it does, nothing more is known of them."""
+    lane, verdict = daemon.lanes.get(look.target.cluster), look.verdict
+    if lane is None or verdict is None:
+        return None
+    for kind in sorted({GroupKind.of(part.key) for part in verdict.objects}):
+        problem, seen_at = lane.observer.problem(kind), lane.observer.observed_at(kind)
+        if problem is None or problem.code not in NOT_SHOWN:
+            continue
+        if seen_at is None or now.monotonic - seen_at > lane.document.stale_after_s:
+            return Gate("cluster", Reason(problem.code, f"{kind.kind} objects cannot be observed: {problem.message}"))
+    return None
 
 
 def _applying_gate(daemon: Daemon, look: Look) -> Gate:
@@ -206,6 +226,8 @@ def _standing_gate(daemon: Daemon, look: Look, now: Now) -> Gate:
         return Gate("cluster", Reason("ClusterUnreachable", f"cluster {look.target.cluster} is not declared any more"))
     if source is not None and look.goal != look.assigned:
         return source
+    if blind := _blind_gate(daemon, look, now):
+        return blind
     wait = _wait_of(waits, str(look.target))
     if wait is not None:
         by = "quarantine" if wait.reason.code == "Quarantined" else "gate"

@@ -2,17 +2,25 @@
 
 A lane's memory of what is assigned, what the inventory says and what each object looked like, and the pure judgement in
 between. Only what changed is judged again; what is not healthy is judged by time as well, for thresholds pass without
-an event. Where only the server can tell whether two objects are equal, it is asked once per (uid, version, digest).
+an event. Where only the server can tell whether two objects are equal, it is asked once per (uid, content, release,
+rules, schema). That is so, too, where live differs and nobody has edited it: a webhook may have changed what we
+applied, as it would at every apply.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
-from reconciler.core.diff import same_after_dry_run
-from reconciler.core.health import Thresholds
-from reconciler.core.judge import Answer, Seen, is_disabled, judge, judge_target
+from reconciler.core.apply_rules import ObjectRule
+from reconciler.core.as_sent import as_sent
+from reconciler.core.diff import content_digest, same_after_dry_run
+from reconciler.core.digest import digest_of
+from reconciler.core.explain_diff import Change
+from reconciler.core.health import Custom, Thresholds
+from reconciler.core.health_rules import NO_POLICIES, NOT_EVALUATED, HealthPolicies
+from reconciler.core.judge import Answer, Seen, differs_unedited, is_disabled, judge, judge_target
 from reconciler.core.model import (
     Facts,
     Health,
@@ -26,6 +34,9 @@ from reconciler.core.model import (
     Target,
     TargetVerdict,
 )
+from reconciler.core.plan_diff import changed_by
+from reconciler.shell.evaluation import Asked, HealthEvaluations
+from reconciler.shell.kube_acting import ActingCluster
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_errors import KubeError
 from reconciler.shell.limiter import WriteLimits
@@ -34,6 +45,15 @@ from reconciler.shell.observe import Observer
 from reconciler.shell.releases import SentRelease
 
 DRY_RUNS_REMEMBERED_MAX = 10_000
+ANSWER_LIFETIME_S = 6 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """What the server said, and until when (Now.monotonic) it is believed."""
+
+    answer: Answer
+    until_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +67,20 @@ class Judged:
     rechecks: list[float] = field(default_factory=list)
 
 
+class _Evaluated(NamedTuple):
+    """A live object, and what the rules of its health policy gave for it."""
+
+    live: Manifest
+    custom: Custom
+
+
 class Judging:
     """The judgement of one cluster's targets."""
 
-    def __init__(self, thresholds: Thresholds, check_interval_s: float) -> None:
+    def __init__(self, thresholds: Thresholds, check_interval_s: float, evaluations: HealthEvaluations) -> None:
         self._thresholds = thresholds
+        self._evaluations = evaluations
+        self._policies: dict[Target, HealthPolicies] = {}
         self._check_interval_s = check_interval_s
         self._sent: dict[Target, SentRelease] = {}
         self._target_of: dict[ObjectKey, Target] = {}
@@ -60,7 +89,10 @@ class Judging:
         self._dirty: set[Target] = set()
         self._unwell: dict[Target, float] = {}
         self._dropped: set[Target] = set()
-        self._answers: dict[tuple[str, str, str], Answer] = {}
+        self._answers: dict[tuple[str, ...], _Remembered] = {}
+        self._server_says: dict[tuple[Target, ObjectKey], tuple[Change, ...]] = {}
+        #: Targets with writes to come: of these it is known why they differ, and nothing is asked.
+        self.unwritten: set[Target] = set()
         self._wall_at_zero_s: float | None = None
 
     def load(self, facts: dict[tuple[Target, ObjectKey], Facts]) -> None:
@@ -78,6 +110,10 @@ class Judging:
         """What is assigned to, or known of, `target` changed."""
         self._dirty.add(target)
 
+    def server_says(self, target: Target, key: ObjectKey) -> tuple[Change, ...]:
+        """What an apply would change on an object of which only the server could tell; () if nothing, or not asked."""
+        return self._server_says.get((target, key), ())
+
     def is_due(self, target: Target) -> bool:
         """True if something about `target` changed that is not judged yet: its verdict is not getting any fresher."""
         return target in self._dirty
@@ -85,16 +121,25 @@ class Judging:
     def assign(self, target: Target, sent: SentRelease) -> None:
         """`target` is to have `sent` now. Facts of another release do not count against this one."""
         known = self._sent.get(target)
-        if known is not None and known.digest == sent.digest:
+        if known is not None and known.identity == sent.identity:
             return
         if known is not None:
             for key in known.objects:
                 self._target_of.pop(key, None)
-                self._facts.pop((target, key), None)
+                if known.digest != sent.digest:
+                    self._facts.pop((target, key), None)
         self._sent[target] = sent
         for key in sent.objects:
             self._target_of[key] = target
         self._dirty.add(target)
+
+    def follow(self, policies: Mapping[Target, HealthPolicies]) -> None:
+        """These health policies judge the targets' objects from now on; those that are not named have none."""
+        kept = {target: found for target, found in policies.items() if found.policies}
+        for target in self._policies.keys() | kept.keys():
+            if self._policies.get(target) != kept.get(target):
+                self._dirty.add(target)
+        self._policies = kept
 
     def keep(self, targets: set[Target], inventory: Iterable[InventoryItem]) -> None:
         """Forget targets that are assigned nothing any more, and take in the inventory."""
@@ -102,6 +147,7 @@ class Judging:
             for key in self._sent.pop(target).objects:
                 if self._target_of.get(key) == target:
                     del self._target_of[key]
+                self._server_says.pop((target, key), None)
                 self._facts.pop((target, key), None)
             self._unwell.pop(target, None)
             self._dirty.discard(target)
@@ -119,7 +165,10 @@ class Judging:
         judged = Judged(dropped=sorted(self._dropped))
         self._dropped.clear()
         due = {target for target, at_s in self._unwell.items() if at_s <= now.monotonic}
-        for target in sorted((self._dirty | due) & set(self._sent)):
+        targets = sorted((self._dirty | due) & set(self._sent))
+        asked = [each for target in targets for _, each in self._asked(target, observer)]
+        await self._evaluations.outcomes(asked, now.monotonic)  # all at once; below it is known
+        for target in targets:
             self._dirty.discard(target)
             self._unwell.pop(target, None)
             verdict, recheck = await self._judge_target(target, observer, kube, limits, now, judged)
@@ -145,8 +194,15 @@ class Judging:
         items = self._items.get(target, {})
         parts: list[ObjectVerdict] = []
         disabled = False
+        policies = self._policies.get(target, NO_POLICIES)
+        custom = await self._evaluated(target, observer, now)
         for key, manifest in sent.objects.items():
-            live = observer.live(key)
+            policy = policies.rules_for(manifest)
+            # One that came in since then is judged as soon as it is evaluated, and not by anything else before.
+            live, by_policy = custom.get(key) or (
+                observer.live(key),
+                None if policy is None else Custom(policy, NOT_EVALUATED),
+            )
             if isinstance(live, NotSeen):
                 why = Reason("NotObserved", f"{key} has not been looked at yet")
                 parts.append(ObjectVerdict(key, Sync.UNKNOWN, Health.UNKNOWN, why))
@@ -154,10 +210,18 @@ class Judging:
             item = items.get(key)
             disabled = disabled or is_disabled(live)
             facts = self._facts.get((target, key), Facts())
-            verdict, after = judge(manifest, live, item, facts, now_s, self._thresholds, None)
-            if verdict.sync is Sync.ASK and live is not None:
-                answer = await self._ask(sent.digest, manifest, live, kube, observer, limits, now)
-                verdict, after = judge(manifest, live, item, facts, now_s, self._thresholds, answer)
+            rule = sent.by_object.get(key)
+            thresholds = policies.thresholds_for(manifest, self._thresholds)
+            verdict, after = judge(manifest, live, item, facts, now_s, thresholds, None, rule, by_policy)
+            self._server_says.pop((target, key), None)
+            if live is not None and (verdict.sync is Sync.ASK or self._overwritten(verdict, manifest, live, rule)):
+                wanted, acting = as_sent(manifest, live, rule), kube.acting_for(sent.source)
+                answer = await self._ask(sent, wanted, live, acting, observer, limits, now)
+                verdict, after = judge(manifest, live, item, facts, now_s, thresholds, answer, rule, by_policy)
+                if isinstance(answer, tuple):
+                    self._server_says[target, key] = answer
+                if answer is None:
+                    verdict = replace(verdict, sync=Sync.ASK)
             if after != facts:
                 self._facts[target, key] = after
                 judged.facts.append((target, key, after))
@@ -166,36 +230,70 @@ class Judging:
         unwell = whole.health is not Health.HEALTHY or whole.sync in (Sync.ASK, Sync.UNKNOWN)
         return whole, unwell
 
+    def _asked(self, target: Target, observer: Observer) -> Iterator[tuple[ObjectKey, Asked]]:
+        """The live objects of `target` that a health policy judges by rules."""
+        policies = self._policies.get(target, NO_POLICIES)
+        for key, manifest in self._sent[target].objects.items() if policies.policies else ():
+            policy = policies.rules_for(manifest)
+            live = observer.live(key) if policy is not None else None
+            if policy is not None and live is not None and not isinstance(live, NotSeen):
+                yield key, Asked(policy, policies.digest(policy), live)
+
+    async def _evaluated(self, target: Target, observer: Observer, now: Now) -> dict[ObjectKey, _Evaluated]:
+        """What the rules give for them, each with the object it is about: a newer one may come in meanwhile, and makes
+        the target due again."""
+        asked = list(self._asked(target, observer))
+        outcomes = await self._evaluations.outcomes([each for _, each in asked], now.monotonic)
+        found = zip(asked, outcomes, strict=True)
+        return {key: _Evaluated(each.live, Custom(each.policy, outcome)) for (key, each), outcome in found}
+
+    def _overwritten(self, verdict: ObjectVerdict, manifest: Manifest, live: Manifest, rule: ObjectRule | None) -> bool:
+        """True if live differs from what we applied and nobody has edited it."""
+        if verdict.sync is not Sync.DIFFERS or verdict.ownership_only:
+            return False
+        return self._target_of.get(verdict.key) not in self.unwritten and differs_unedited(
+            as_sent(manifest, live, rule), live
+        )
+
     async def _ask(
         self,
-        digest: str,
+        sent: SentRelease,
         manifest: Manifest,
         live: Manifest,
-        kube: KubeCluster,
+        kube: ActingCluster,
         observer: Observer,
         limits: WriteLimits,
         now: Now,
     ) -> Answer | None:
         """The server's own answer to "would this change anything?", or why it refuses to say; None if it cannot be had
-        now. Both answers are remembered: asking again costs as much as a write and brings the same."""
-        metadata = live["metadata"]
-        key = (str(metadata["uid"]), str(metadata["resourceVersion"]), digest)
-        if key in self._answers:
-            return self._answers[key]
+        now. Every answer is remembered: asking again costs as much as a write and brings the same, as long as neither
+        the object (but for its status) nor the server's schema changes."""
+        uid = str(live["metadata"]["uid"])
+        key = (uid, sent.identity, await kube.schema_digest(), content_digest(live))
+        known = self._answers.get(key)
+        if known is not None and known.until_s > now.monotonic:
+            return known.answer
         if limits.take(now.monotonic) is not None:
             return None
         answer: Answer
         try:
-            answer = same_after_dry_run(live, await kube.apply(manifest, uid=key[0], force=True, dry_run=True))
+            after = await kube.apply(manifest, uid=uid, force=True, dry_run=True)
+            answer = same_after_dry_run(live, after) or changed_by(live, after)
         except KubeError as error:
             observer.failed(error)
             if not (error.permanent and error.answered) or error.status == 404:
                 return None  # it passes; or the object is gone, which its watch or the next list will tell
             answer = error.reason
-        if len(self._answers) >= DRY_RUNS_REMEMBERED_MAX:
-            self._answers.clear()
-        self._answers[key] = answer
+        while len(self._answers) >= DRY_RUNS_REMEMBERED_MAX:
+            del self._answers[next(iter(self._answers))]
+        # Spread by the key, so that what was asked together is not asked again together.
+        self._answers[key] = _Remembered(answer, now.monotonic + ANSWER_LIFETIME_S * (0.9 + 0.2 * _spread(key)))
         return answer
+
+
+def _spread(key: tuple[str, ...]) -> float:
+    """A number from 0 to 1 that is always the same for `key`."""
+    return int(digest_of(list(key), length=8), 16) / 0xFFFFFFFF
 
 
 def _seen_at(sent: SentRelease, observer: Observer) -> Seen:

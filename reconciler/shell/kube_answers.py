@@ -9,14 +9,22 @@ event is an error, because a fleet must never look empty or whole only because a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
+from sys import intern
 from typing import Any, NamedTuple
 
 import orjson
 
+from reconciler.core.digest import digest_of
 from reconciler.core.model import Manifest, ObjectKey, Reason
 from reconciler.shell.kube_errors import READ, GoneError, InvalidError, Outcome, from_status, unexpected_answer
+
+SCHEMA_DOCUMENTS_MAX = 5_000
+_GROUP_VERSION = re.compile(r"(api|apis/[a-z0-9.-]{1,253})/v[a-z0-9]{1,60}\Z")
+_CONTENT_HASH = re.compile(r"[?&]hash=([0-9A-Fa-f]{128})\Z")
 
 
 class Resource(NamedTuple):
@@ -60,6 +68,31 @@ class WatchEvent:
     resource_version: str
     key: ObjectKey | None = None
     object: Manifest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaIndex:
+    """Which schemas a cluster served at `read_s` (the adapter's seconds): the hash of each document by its path
+    ("apis/apps/v1"), and `digest`, which is equal as long as none of them changes. Empty where it could not be had."""
+
+    read_s: float
+    digest: str = ""
+    hashes: Mapping[str, str] = field(default_factory=dict)
+
+
+def schema_index(answer: Mapping[str, Any], read_s: float) -> SchemaIndex:
+    """The index in an answer to /openapi/v3. What is not plainly a document of a group and version is left out."""
+    paths = answer.get("paths")
+    if not isinstance(paths, dict) or not paths:
+        return SchemaIndex(read_s)
+    hashes = {}
+    for path, entry in islice(paths.items(), SCHEMA_DOCUMENTS_MAX):
+        url = entry.get("serverRelativeURL") if isinstance(entry, dict) else None
+        found = _CONTENT_HASH.search(url) if isinstance(url, str) else None
+        if found and _GROUP_VERSION.match(path):
+            # Clusters of one kind share these strings: there are thousands of clusters, and few kinds of them.
+            hashes[intern(path)] = intern(found.group(1))
+    return SchemaIndex(read_s, digest_of(paths), hashes)
 
 
 def encode(body: Mapping[str, Any]) -> bytes:

@@ -10,6 +10,9 @@ managedFields included, because the comparison needs them.
     async for event in cluster.watch("v1", "ConfigMap", "reconciler.dev/owner", "1234", idle_s=90):
         ...
 
+What is read is read with the connection's own identity. What is written, or tried by a dry-run, is written in the name
+of the source it comes from: `cluster.acting_for("payments")` is the same cluster with that identity (`identity.py`).
+
 Why metadata lists instead of Tables for re-syncs: a Table without objects is the cheapest answer there is but names
 neither namespace, uid nor resourceVersion, so it can prove life but not find a missed change; with
 `includeObject=Metadata` it is a metadata list plus printer columns. So `list_versions` asks for
@@ -28,15 +31,19 @@ import orjson
 
 from reconciler import __version__
 from reconciler.core.model import Manifest, ObjectKey, Reason
+from reconciler.shell.identity import Identities, Identity
+from reconciler.shell.kube_acting import ActingCluster
 from reconciler.shell.kube_answers import (
     ObjectVersion,
     Page,
     Resource,
+    SchemaIndex,
     WatchEvent,
     encode,
     is_identified,
     list_parts,
     not_whole,
+    schema_index,
     watch_event,
 )
 from reconciler.shell.kube_errors import (
@@ -44,6 +51,7 @@ from reconciler.shell.kube_errors import (
     Attempt,
     InvalidError,
     KindMissingError,
+    KubeError,
     NotFoundError,
     Outcome,
     UnreachableError,
@@ -61,6 +69,10 @@ WATCH_CONNECT_TIMEOUT_S = 20.0
 WATCH_SERVER_TIMEOUT_S = 300
 #: A missing kind is looked up again at most this often: a CRD may have come.
 DISCOVERY_INTERVAL_S = 30.0
+#: A schema that changes more often costs a dry-run more, or shows an answer that was right a moment ago.
+SCHEMA_INTERVAL_S = 300.0
+#: Writes wait for it, and go on without it.
+SCHEMA_TIMEOUT_S = 10.0
 LIST_PAGE_OBJECTS = 500
 LIST_PAGES_MAX = 2_000
 #: With three watches this keeps a cluster below twelve sockets.
@@ -86,19 +98,27 @@ class KubeCluster:
         field_manager: str = "reconciler",
         user_agent: str = f"reconciler/{__version__}",
         now_s: Callable[[], float] | None = None,
+        identities: Identities | None = None,
     ) -> None:
-        """`now_s` (any monotonic seconds; by default the loop's) limits how often a missing kind is looked up."""
+        """`now_s` (any monotonic seconds; by default the loop's) limits how often a missing kind is looked up.
+        `identities` say with whose rights a source's writes are made; without them it is the connection's own."""
         self.name = name
         self._transport = transport
         self._field_manager = field_manager
         self._user_agent = user_agent
         self._now_s = now_s or (lambda: asyncio.get_running_loop().time())
+        self._identities = identities
         self._served: dict[str, tuple[float, dict[str, Resource]]] = {}
+        self._schemas = SchemaIndex(float("-inf"))
         self._slots = asyncio.Semaphore(REQUESTS_AT_ONCE)
 
     async def close(self) -> None:
         """Close the transport. May be called twice."""
         await self._transport.close()
+
+    def acting_for(self, source: str) -> ActingCluster:
+        """This cluster as `source` may write to it."""
+        return ActingCluster(self, self._identities(source) if self._identities is not None else None)
 
     # ---- discovery ---------------------------------------------------------------------------------------------
 
@@ -144,6 +164,31 @@ class KubeCluster:
         scope = f"/namespaces/{namespace}" if namespace and resource.namespaced else ""
         return f"{root}{scope}/{resource.plural}" + (f"/{name}" if name else "")
 
+    async def schema_index(self, *, fresh: bool = False) -> SchemaIndex:
+        """Which schemas the cluster serves, asked at most every SCHEMA_INTERVAL_S unless it has to be `fresh`. Empty
+        where that cannot be had, which is asked again sooner."""
+        known = self._schemas
+        interval_s = SCHEMA_INTERVAL_S if known.hashes else DISCOVERY_INTERVAL_S
+        if not fresh and self._now_s() - known.read_s < interval_s:
+            return known
+        try:
+            answer = await self._json("GET", "/openapi/v3", READ, timeout_s=SCHEMA_TIMEOUT_S)
+        except KubeError:
+            answer = {}
+        self._schemas = schema_index(answer, self._now_s())
+        return self._schemas
+
+    async def schema_digest(self) -> str:
+        """A name for the schemas that the cluster serves now: equal as long as none of them changes. "" where it cannot
+        be had."""
+        return (await self.schema_index()).digest
+
+    async def schema_document(self, path: str, content_hash: str) -> bytes:
+        """The OpenAPI document of a group and version; `path` and `content_hash` as the index has them."""
+        query = (("hash", content_hash),)
+        request = self._request("GET", f"/openapi/v3/{path}", query, READ, timeout_s=SCHEMA_TIMEOUT_S)
+        return (await self._exchange(request, READ)).body
+
     # ---- single objects ----------------------------------------------------------------------------------------
 
     async def server_version(self) -> str:
@@ -160,10 +205,18 @@ class KubeCluster:
             return None
 
     async def apply(
-        self, manifest: Manifest, *, uid: str | None, force: bool, dry_run: bool, resource_version: str | None = None
+        self,
+        manifest: Manifest,
+        *,
+        uid: str | None,
+        force: bool,
+        dry_run: bool,
+        resource_version: str | None = None,
+        identity: Identity | None = None,
     ) -> Manifest:
         """Server-side apply; the object after it. With `uid` the object must be the one that was read, else
-        ObjectConflictError; without, it is created if absent. `force` takes fields over from other managers."""
+        ObjectConflictError; without, it is created if absent. `force` takes fields over from other managers.
+        With `identity` its rights decide, not the connection's."""
         if resource_version and not uid:
             raise ValueError("an apply with a resourceVersion alone would create a deleted object again")
         key = ObjectKey.of(manifest)
@@ -176,16 +229,46 @@ class KubeCluster:
         query = [("fieldManager", self._field_manager), ("fieldValidation", "Strict")]
         query += [("force", "true")] if force else []
         query += [("dryRun", "All")] if dry_run else []
-        attempt = Attempt(writes=not dry_run, key=key)
+        attempt = Attempt(writes=not dry_run, key=key, identity=identity)
         answer = await self._json(
             "PATCH", path, attempt, query=tuple(query), body=body, content_type="application/apply-patch+yaml"
         )
         # What a dry-run would create has no resourceVersion: it is checked for being the right object only.
         return answer if dry_run and ObjectKey.of(answer) == key else self._object(answer, attempt)
 
-    async def delete(self, api_version: str, key: ObjectKey, uid: str, propagation: str = "Background") -> bool:
+    async def set_managed_fields(
+        self,
+        api_version: str,
+        key: ObjectKey,
+        fields: list[dict[str, Any]],
+        *,
+        uid: str,
+        resource_version: str,
+        identity: Identity | None = None,
+    ) -> Manifest:
+        """Replace the record of who owns what, of exactly the object that was read (another version:
+        ObjectConflictError). Nothing else of it changes. With `identity` its rights decide."""
+        path = await self._path(api_version, key.kind, key.namespace, key.name)
+        metadata = {"uid": uid, "resourceVersion": resource_version, "managedFields": fields}
+        attempt = Attempt(writes=True, key=key, identity=identity)
+        query = (("fieldManager", self._field_manager),)
+        body, kind = {"metadata": metadata}, "application/merge-patch+json"
+        return self._object(
+            await self._json("PATCH", path, attempt, query=query, body=body, content_type=kind),
+            attempt,
+        )
+
+    async def delete(
+        self,
+        api_version: str,
+        key: ObjectKey,
+        uid: str,
+        propagation: str = "Background",
+        *,
+        identity: Identity | None = None,
+    ) -> bool:
         """Delete the object with this `uid` (another one: ObjectConflictError). True if it is gone now, False if the
-        server accepted it and finalizers or a grace period hold it back."""
+        server accepted it and finalizers or a grace period hold it back. With `identity` its rights decide."""
         path = await self._path(api_version, key.kind, key.namespace, key.name)
         options = {
             "apiVersion": "v1",
@@ -194,7 +277,7 @@ class KubeCluster:
             "preconditions": {"uid": uid},
         }
         try:
-            answer = await self._json("DELETE", path, Attempt(writes=True, key=key), body=options)
+            answer = await self._json("DELETE", path, Attempt(writes=True, key=key, identity=identity), body=options)
         except NotFoundError:
             return True
         # The server answers a Status once the object is gone, and the object itself while something holds it.
@@ -283,7 +366,7 @@ class KubeCluster:
             ("timeoutSeconds", str(WATCH_SERVER_TIMEOUT_S)),
         ]
         query += [("labelSelector", selector)] if selector else []
-        request = self._request("GET", path, tuple(query), timeout_s=WATCH_CONNECT_TIMEOUT_S)
+        request = self._request("GET", path, tuple(query), READ, timeout_s=WATCH_CONNECT_TIMEOUT_S)
         try:
             async with self._transport.stream(request) as stream:
                 if stream.status != 200:
@@ -313,6 +396,7 @@ class KubeCluster:
         method: str,
         path: str,
         query: tuple[tuple[str, str], ...],
+        attempt: Attempt,
         *,
         accept: str = "application/json",
         content_type: str = "",
@@ -321,6 +405,7 @@ class KubeCluster:
     ) -> Request:
         headers = [("accept", accept), ("user-agent", self._user_agent)]
         headers += [("content-type", content_type)] if body else []
+        headers += attempt.identity.headers() if attempt.identity is not None else ()
         return Request(method, path, query, tuple(headers), body, timeout_s)
 
     async def _json(
@@ -340,18 +425,13 @@ class KubeCluster:
             method,
             path,
             query,
+            attempt,
             accept=accept,
             content_type=content_type,
             body=b"" if body is None else encode(body),
             timeout_s=timeout_s or (READ_TIMEOUT_S if method == "GET" else WRITE_TIMEOUT_S),
         )
-        async with self._slots:
-            try:
-                response = await self._transport.request(request)
-            except TransportError as error:
-                raise from_transport(error, attempt) from error
-        if not 200 <= response.status < 300:
-            raise from_response(response, attempt)
+        response = await self._exchange(request, attempt)
         try:
             value = orjson.loads(response.body)
         except orjson.JSONDecodeError as error:
@@ -359,6 +439,17 @@ class KubeCluster:
         if not isinstance(value, dict):
             raise unexpected_answer(f"{method} was answered without an object", attempt, response.status)
         return value
+
+    async def _exchange(self, request: Request, attempt: Attempt) -> Response:
+        """One request and its answer, if it is a success. Everything else raises KubeError."""
+        async with self._slots:
+            try:
+                response = await self._transport.request(request)
+            except TransportError as error:
+                raise from_transport(error, attempt) from error
+        if not 200 <= response.status < 300:
+            raise from_response(response, attempt)
+        return response
 
     @staticmethod
     def _object(answer: dict[str, Any], attempt: Attempt) -> Manifest:

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from reconciler.shell.kubeconfig import KubeconfigError
+from reconciler.shell.kubeconfig_refusals import KubeconfigError
 from reconciler.shell.metrics import Metrics
 from reconciler.shell.transport import Request, Response, Stream, Transport, TransportError
 
@@ -60,7 +60,7 @@ class LazyTransport:
         except (TransportError, AssertionError):
             raise
         except KubeconfigError as error:
-            raise TransportError(str(error), sent=False) from error
+            raise TransportError(str(error), sent=False, code=error.code) from error
         except TimeoutError as error:
             raise TransportError(f"the credentials did not come within {timeout_s:g} s", sent=False) from error
         except Exception as error:

@@ -27,6 +27,7 @@ from typing import Any
 import orjson
 
 from reconciler.core.model import ObjectKey, Reason
+from reconciler.shell.identity import Identity
 from reconciler.shell.transport import Response, TransportError
 
 MESSAGE_MAX_CHARACTERS = 600
@@ -157,10 +158,12 @@ class UnreachableError(KubeError):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What was asked, as far as the meaning of the answer depends on it. `writes` is False for reads and dry-runs."""
+    """What was asked, as far as the meaning of the answer depends on it. `writes` is False for reads and dry-runs;
+    `identity` is who was impersonated, None for nobody."""
 
     writes: bool
     key: ObjectKey | None = None
+    identity: Identity | None = None
 
     @property
     def interrupted(self) -> Outcome:
@@ -184,6 +187,14 @@ _CREDENTIALS = (
 )
 #: Refusals for ever that the server calls 500: a field its schema does not have, a value it cannot convert.
 _SCHEMA_REFUSALS = ("failed to create typed patch object", "failed to convert new object")
+#: How the API server's authorizer says which right is missing.
+_MISSING_RIGHT = re.compile(
+    r'User "[^"]{1,300}" cannot (?P<verb>[\w:-]{1,80}) resource "[^"]{1,300}" in API group "[^"]{0,300}"'
+    r'( in the namespace "[^"]{1,300}"| at the cluster scope)?'
+)
+#: "field is immutable" is the general wording; StatefulSet says what may be updated, Service and Pod what "may not
+#: change", a role binding that we "cannot change roleRef".
+_FIXED = re.compile(r"immutable|updates to |(may not|cannot) (be )?change")
 _CONFLICT_MANAGER = re.compile(r'conflict with ("(?:[^"\\]|\\.)*")')
 
 
@@ -199,7 +210,7 @@ def clean(text: str) -> str:
 def from_transport(error: TransportError, attempt: Attempt) -> UnreachableError:
     """The meaning of "no answer". Raise it `from error`."""
     if not error.sent:
-        reason = Reason("Unreachable", clean(error.message) or "no connection")
+        reason = Reason(error.code or "Unreachable", clean(error.message) or "no connection")
         return UnreachableError(reason, outcome=Outcome.NOT_SENT, answered=False)
     reason = Reason("NoAnswer", clean(error.message) or "the connection ended before the answer")
     return UnreachableError(reason, outcome=attempt.interrupted, answered=False)
@@ -317,8 +328,7 @@ def _conflict_or_invalid(refusal: _Refusal) -> KubeError:
         return ObjectConflictError(refusal.reason(code), outcome=Outcome.TEMPORARY, status=409)
     if "metadata.uid" in refusal.fields:
         return ObjectConflictError(refusal.reason("Recreated"), outcome=Outcome.TEMPORARY, status=422)
-    # "field is immutable" is the general wording; StatefulSet says what may be updated, PVC and Job "is immutable".
-    immutable = "immutable" in refusal.message or "updates to " in refusal.message
+    immutable = _FIXED.search(refusal.message) is not None
     return InvalidError(
         refusal.reason("NeedsReplace" if immutable else "Invalid"), fields=refusal.fields, immutable=immutable
     )
@@ -333,10 +343,25 @@ def _refused(refusal: _Refusal) -> KubeError:
     if refusal.code == 403:
         if refusal.has_cause("NamespaceTerminating"):
             return TerminatingError(refusal.reason("NamespaceTerminating"), outcome=Outcome.TEMPORARY, status=403)
-        return ForbiddenError(refusal.reason("Forbidden"), status=403)
+        return ForbiddenError(_forbidden(refusal), status=403)
     if "strict decoding error" in refusal.message:
         return SchemaMismatchError(refusal.reason("SchemaMismatch"), status=400)
     return InvalidError(refusal.reason("BadRequest"), status=400)
+
+
+def _forbidden(refusal: _Refusal) -> Reason:
+    """Who may not do what. The authorizer's own sentence holds nothing of the object, so it is quoted of a Secret, too;
+    quota and admission plugins say 403 in other words."""
+    reason = refusal.reason("Forbidden")
+    right = _MISSING_RIGHT.search(refusal.message[: 4 * MESSAGE_MAX_CHARACTERS])
+    if right is None:
+        return reason
+    if refusal.attempt.secret:
+        reason = Reason(reason.code, clean(f"{reason.message}: {right[0]}"))
+    if right["verb"].startswith("impersonate"):
+        who = f"the daemon may not write as {refusal.attempt.identity} on this cluster"
+        return Reason("ImpersonationForbidden", clean(f"{who}, grant it (deploy/README.md): {right[0]}"))
+    return reason
 
 
 def _failed(refusal: _Refusal) -> KubeError:

@@ -35,7 +35,8 @@ import aiohttp
 from yarl import URL
 
 from reconciler.shell.kube_names import NameResolver
-from reconciler.shell.kubeconfig import Connection, KubeconfigError, KubeconfigFiles, SslContexts, load_connection
+from reconciler.shell.kubeconfig import Connection, KubeconfigFiles, SslContexts, load_connection
+from reconciler.shell.kubeconfig_refusals import KubeconfigError
 from reconciler.shell.transport import Request, Response, Stream, TransportError
 
 CONNECTIONS_PER_CLUSTER = 12

@@ -3,12 +3,13 @@
 The official client reads the file: contexts, tokens, exec plugins, auth providers, proxy. A kubeconfig is
 configuration that can run programs (`exec`, `auth-provider`), read any file of ours and send it away as a token
 (`tokenFile`, paths of certificates), and switch the verification of the server off; each of these needs a setting
-that allows it.
+that allows it (`kubeconfig_refusals.py`).
 
 Certificates and keys given as data never stay on disk: the certificate authority goes to the SSL library as text, a
 client certificate through a private file that is removed at once. Contexts with equal certificates share one SSL
-context. Tokens from files and plugins are read anew every minute and after a 401, since they are short-lived. A
-client certificate from an exec plugin is read once: who sees it expire makes a new transport.
+context. Tokens are read anew every minute and after a 401, wherever they come from, since they are short-lived:
+whoever renews them in the kubeconfig, beside it or through a plugin has nothing to restart. A client certificate is
+read once: who sees it expire makes a new transport.
 
 Many clusters are often many contexts of one file: it is parsed once and again when it changes, and the official client
 is given a copy of the one context. What that client fails with, whatever it is, is one KubeconfigError: a broken
@@ -30,12 +31,15 @@ import os
 import ssl
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
+
+from reconciler.shell.kubeconfig_refusals import EXECS, FILES, INSECURE, KubeconfigError, refuse
 
 TOKEN_MAX_AGE_S = 60.0
 MAX_KUBECONFIG_BYTES = 4 * 1024 * 1024
@@ -57,11 +61,6 @@ except subprocess.TimeoutExpired:
 """
 #: libyaml where it is there: a file that takes it 50 ms holds up the event loop for seconds in pure Python.
 YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-
-class KubeconfigError(Exception):
-    """The kubeconfig cannot be used; one line that says what and what to change. Never quotes a credential."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,23 +125,23 @@ class FixedCredentials:
 
 
 @dataclass(slots=True)
-class TokenFileCredentials:
-    """A token in a file that somebody else renews (a projected service account token)."""
+class RenewedCredentials:
+    """A token that somebody else renews where `read` finds it: in the kubeconfig, or in a file of its own."""
 
-    path: Path
+    read: Callable[[], str]
     _value: str | None = field(default=None, init=False)
     _read_at: float = field(default=0.0, init=False)
 
     async def authorization(self) -> str | None:
-        """The token, read anew when it is a minute old; an unreadable file is an OSError before anything is sent."""
+        """The token, read anew when it is a minute old. What `read` fails with is raised before anything is sent."""
         now = asyncio.get_running_loop().time()
         if self._value is None or now - self._read_at >= TOKEN_MAX_AGE_S:
-            self._value = "Bearer " + self.path.read_text().strip()
+            self._value = "Bearer " + self.read().strip()
             self._read_at = now
         return self._value
 
     def rejected(self) -> None:
-        """Read the file before the next request."""
+        """Read it again before the next request."""
         self._value = None
 
 
@@ -177,7 +176,7 @@ class PluginCredentials:
             self.loader.__dict__.pop(name, None)
 
 
-Credentials = FixedCredentials | TokenFileCredentials | PluginCredentials
+Credentials = FixedCredentials | RenewedCredentials | PluginCredentials
 
 
 @dataclass(slots=True)
@@ -231,49 +230,14 @@ def named(document: dict[str, Any], section: str, key: str, name: object, path: 
     return found[0]
 
 
-def refuse(
-    cluster: dict[str, Any], user: dict[str, Any], path: Path, *, execs: bool, files: bool, insecure: bool
-) -> None:
-    """What needs a setting and has none."""
-    for name in ("exec", "auth-provider"):
-        if name in user and not execs:
-            raise KubeconfigError(f"{path}: `{name}` runs a program; allow it with allow.kubeconfigExec")
-    for entry, name in (
-        (cluster, "certificate-authority"),
-        (user, "client-certificate"),
-        (user, "client-key"),
-        (user, "tokenFile"),
-    ):
-        if name in entry and f"{name}-data" not in entry and not files:
-            raise KubeconfigError(f"{path}: `{name}` names a file; inline it or allow it with allow.kubeconfigExec")
-    if cluster.get("insecure-skip-tls-verify") and not insecure:
-        raise KubeconfigError(f"{path}: `insecure-skip-tls-verify` is refused; give the certificate authority")
-    for name in ("as", "as-uid", "as-groups", "as-user-extra"):
-        if name in user:
-            # The official client does not read these: the requests would be made with the real user's rights.
-            raise KubeconfigError(f"{path}: `{name}` (impersonation) is not supported")
-    if "proxy-url" in cluster and urlsplit(str(cluster["proxy-url"])).scheme not in ("http", "https"):
-        raise KubeconfigError(f"{path}: `proxy-url` is not an http or https address")
-    if not isinstance(cluster.get("tls-server-name", ""), str):
-        raise KubeconfigError(f"{path}: `tls-server-name` is not a text")
-    try:
-        server = urlsplit(str(cluster.get("server", "")))
-    except ValueError as error:
-        raise KubeconfigError(f"{path}: `server` is not an address") from error
-    if server.scheme not in ("http", "https") or not server.hostname or server.username or server.query:
-        raise KubeconfigError(f"{path}: `server` is not an http or https address without user and query")
-    if server.scheme == "http" and server.hostname not in LOOPBACK and not insecure:
-        raise KubeconfigError(f"{path}: `server` uses plain http beyond this machine")
-
-
 def pem(entry: dict[str, Any], name: str, path: Path) -> bytes | None:
     """A certificate or key, given as data or as a file (relative to the kubeconfig)."""
-    if f"{name}-data" in entry:
+    if entry.get(f"{name}-data"):
         try:
             return base64.b64decode(str(entry[f"{name}-data"]), validate=True)
         except (binascii.Error, ValueError) as error:
             raise KubeconfigError(f"{path}: `{name}-data` is not base64") from error
-    if name in entry:
+    if entry.get(name):
         try:
             return (path.parent / str(entry[name])).read_bytes()
         except OSError as error:
@@ -348,6 +312,16 @@ def tls_of(
         raise KubeconfigError(f"{path}: the certificates cannot be read") from error
 
 
+def token_of(files: KubeconfigFiles, path: Path, context: str) -> str:
+    """The token that the kubeconfig has for `context` now. Raises KubeconfigError."""
+    document = files.document(path)
+    chosen = named(document, "contexts", "context", context, path)
+    token = named(document, "users", "user", chosen.get("user"), path).get("token")
+    if not isinstance(token, str) or not token:
+        raise KubeconfigError(f"{path}: users[{chosen.get('user')!r}].user.token is gone: put it back")
+    return token
+
+
 async def load_connection(
     path: Path,
     context: str | None,
@@ -360,15 +334,16 @@ async def load_connection(
 ) -> tuple[Connection, Credentials]:
     """Read one context of a kubeconfig. Raises KubeconfigError, or OSError for a file that it names. `files` is shared
     by all who read the same kubeconfig. May wait for a plugin or an identity provider: the timeout is the caller's."""
-    document = (files or KubeconfigFiles()).document(path)
+    files = files or KubeconfigFiles()
+    document = files.document(path)
     name = context or document.get("current-context")
     if not isinstance(name, str) or not name:
         raise KubeconfigError(f"{path}: no current-context; name one in the settings")
     chosen = named(document, "contexts", "context", name, path)
     cluster = named(document, "clusters", "cluster", chosen.get("cluster"), path)
     user = named(document, "users", "user", chosen["user"], path) if chosen.get("user") else {}
-    # Who may run programs may read files, too.
-    refuse(cluster, user, path, execs=allow_exec, files=allow_files or allow_exec, insecure=allow_insecure)
+    settings = ((EXECS, allow_exec), (FILES, allow_files), (INSECURE, allow_insecure))
+    refuse(chosen, cluster, user, path, {setting for setting, allowed in settings if allowed})
     loader, configuration = await official_loader(for_official_client(name, chosen, cluster, user), name, path)
 
     server = str(cluster["server"]).rstrip("/")
@@ -376,10 +351,13 @@ async def load_connection(
     connection = Connection(server, ssl_context, cluster.get("tls-server-name"), cluster.get("proxy-url"))
 
     token = configuration.api_key.get("BearerToken")
-    if "exec" in user or "auth-provider" in user:
+    if user.get("exec") or user.get("auth-provider"):
         if token is None and not configuration.cert_file:
             raise KubeconfigError(f"{path}: the credential plugin of context {name!r} gave no credentials")
         return connection, PluginCredentials(loader, configuration) if token else FixedCredentials(None)
-    if "tokenFile" in user and "token" not in user:
-        return connection, TokenFileCredentials(path.parent / str(user["tokenFile"]))
+    if user.get("tokenFile"):
+        # Where both are given the file counts, as for kubectl: it is the one that is renewed.
+        return connection, RenewedCredentials((path.parent / str(user["tokenFile"])).read_text)
+    if user.get("token"):
+        return connection, RenewedCredentials(partial(token_of, files, path, name))
     return connection, FixedCredentials(token)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from reconciler.core.documents import Cluster
+from reconciler.core.health_rules import NO_POLICIES, policies_from_text
 from reconciler.core.model import (
     Assignment,
     ClusterView,
@@ -26,48 +27,39 @@ from reconciler.core.model import (
     Reason,
     Sync,
     Target,
-    TargetVerdict,
     Verb,
 )
+from reconciler.shell.cluster_schemas import ClusterSchemas
 from reconciler.shell.context import INTENTS, Context
+from reconciler.shell.drift_log import DriftLog
 from reconciler.shell.hub import Unit
 from reconciler.shell.judging import Judging
 from reconciler.shell.kube_cluster import KubeCluster
+from reconciler.shell.leaving import Leaving
 from reconciler.shell.limiter import WriteLimits
 from reconciler.shell.live import GroupKind, NotSeen
 from reconciler.shell.logs import event
 from reconciler.shell.observe import Kind, Observer
-from reconciler.shell.perform import Later, perform
-from reconciler.shell.ports import Tx
-from reconciler.shell.releases import Releases
+from reconciler.shell.perform import Later, Wanted, perform
+from reconciler.shell.ports import AuditRow, Tx
+from reconciler.shell.releases import Releases, SentRelease
+from reconciler.shell.retries import RETRY_MAX_S, WHOLE_LANE, Retries, Retry
 
-RETRY_START_S = 1.0
-RETRY_MAX_S = 60.0
 IDLE_CHECK_MAX_S = 90.0
-#: Reasons to wait that are given before anything is sent.
-NOT_SENT = frozenset({"WriteLimit", "Abandoned"})
-#: Reasons that hold for everything the lane would write: asking again for each target is work, and news to nobody.
-WHOLE_LANE = frozenset({"WriteLimit", "TooManyRequests"})
 #: Followed while nothing is assigned to the cluster, so that it is heard from: every cluster serves it.
 HEARTBEAT = Kind("v1", "Namespace")
 
 
-@dataclass(slots=True)
-class Retry:
-    """When a target's writes are tried again, and why not now."""
-
-    failures: int
-    at_s: float
-    reason: Reason
-
-
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What the store says of this cluster."""
+    """What the store says of this cluster. `rules` are those of applications that have some, `health`
+    the health policies of each source, both as text."""
 
     assignments: list[Assignment]
     intents: list[Intent]
     inventory: list[InventoryItem]
+    rules: dict[str, str]
+    health: dict[str, str]
 
 
 def lane_name(cluster: str) -> str:
@@ -82,6 +74,7 @@ class Lane:
     context: Context
     document: Cluster
     kube: KubeCluster
+    schemas: ClusterSchemas
     limits: WriteLimits
     releases: Releases
     judging: Judging
@@ -89,12 +82,12 @@ class Lane:
     resync_interval_s: float
     observer: Observer = field(init=False)
     _unit: Unit | None = field(init=False, default=None)
-    _retries: dict[Target, Retry] = field(init=False, default_factory=dict)
-    #: Something may have been sent, and nobody knows what came of it: read again before anything else is written there.
-    _in_doubt: set[Target] = field(init=False, default_factory=set)
+    _retries: Retries = field(init=False, default_factory=Retries)
+    _leaving: Leaving = field(init=False)
     _assigned: dict[Target, Assignment] = field(init=False, default_factory=dict)
+    _rules: dict[str, str] = field(init=False, default_factory=dict)
     _kinds: dict[Target, tuple[GroupKind, ...]] = field(init=False, default_factory=dict)
-    _told: dict[Target, TargetVerdict] = field(init=False, default_factory=dict)
+    _drift: DriftLog = field(init=False)
     _was_heard: bool = field(init=False, default=False)
     _heard_s: float = field(init=False, default=0.0)
     _busy: bool = field(init=False, default=False)
@@ -103,6 +96,8 @@ class Lane:
 
     def __post_init__(self) -> None:
         self._started_at = self.context.clock.now().monotonic
+        self._drift = DriftLog(self.context, self.document.name)
+        self._leaving = Leaving(self.document.name)
 
     @property
     def name(self) -> str:
@@ -132,7 +127,7 @@ class Lane:
 
     def retry_of(self, target: Target) -> Retry | None:
         """Why the writes of `target` wait, and until when; None if they do not."""
-        return self._retries.get(target)
+        return self._retries.of(target)
 
     # ---- what the observer tells -------------------------------------------------------------------------------
 
@@ -140,7 +135,7 @@ class Lane:
         """Some live objects changed: judge them."""
         self.judging.mark(keys)
         if self._unit is not None:
-            self._unit.wake()
+            self._unit.wake(*([INTENTS] if self._leaving.concerns(keys) else []))
 
     def heard(self) -> None:
         """The cluster answered. When it had not for long, everybody concerned looks again; when it was only quiet, as
@@ -185,17 +180,18 @@ class Lane:
     async def step(self, *, reload: bool) -> float | None:
         """Perform what is due and judge what changed. Returns when to look again without being woken."""
         now = self.context.clock.now()
-        due = [retry.at_s for retry in self._retries.values() if retry.at_s <= now.monotonic]
         rechecks: list[float] = []
-        if reload or due:
+        if reload or self._retries.due(now):
             loaded = await self.context.store.read(f"load:{self.name}", self._read)
             await self._take_in(loaded)
             await self._perform(loaded)
+            for item in await self._leaving.confirm(self.observer, self.kube, self.context.store):
+                self._wake_owners(item.target)
         elif self.context.board.watchers_of_cluster(self.name) != self._paced_for:
             self._set_pace()  # nobody tells when a rollout is over
         rechecks.extend(await self._judge())
         self._notice_silence()
-        rechecks.extend(retry.at_s for retry in self._retries.values())
+        rechecks.extend(self._retries.times())
         if self._was_heard:
             heard_at = self.observer.heard_at or 0.0
             rechecks.append(heard_at + self.document.stale_after_s + 0.001)
@@ -208,20 +204,26 @@ class Lane:
             self._wake_watchers()
 
     def _read(self, tx: Tx) -> Loaded:
+        assignments = tx.assignments(cluster=self.name)
+        sources = [tx.source(name) for name in sorted({assignment.source for assignment in assignments})]
         return Loaded(
-            tx.assignments(cluster=self.name),
+            assignments,
             tx.intents(cluster=self.name, pending=True),
             tx.inventory_of_cluster(self.name),
+            tx.apply_rules_of_cluster(self.name),
+            {source.name: source.health_policies for source in sources if source is not None},
         )
 
     async def _take_in(self, loaded: Loaded) -> None:
         """Follow what is assigned now: which objects are judged against which release, and which kinds are watched."""
         self._assigned = {row.target: row for row in loaded.assignments if row.digest}
-        self._in_doubt &= self._assigned.keys()
+        self._rules = loaded.rules
+        self._retries.keep((intent.target for intent in loaded.intents), self._assigned)
+        self._leaving.take_in(loaded.inventory, loaded.intents)
         kinds: set[Kind] = set()
         of_target: dict[Target, set[GroupKind]] = {}
         for target, assignment in sorted(self._assigned.items()):
-            sent = await self.releases.sent(assignment.digest, assignment.source)
+            sent = await self.releases.sent(assignment.digest, assignment.source, self._rules_of(target))
             self.judging.assign(target, sent)
             for key, manifest in sent.objects.items():
                 kinds.add(Kind(str(manifest["apiVersion"]), key.kind))
@@ -229,6 +231,9 @@ class Lane:
         for item in loaded.inventory:
             if all(kind.group_kind != GroupKind.of(item.key) for kind in kinds):
                 kinds.add(Kind(item.api_version, item.key.kind))
+        policies = {source: policies_from_text(text) for source, text in loaded.health.items()}
+        of_source = {target: policies.get(row.source, NO_POLICIES) for target, row in self._assigned.items()}
+        self.judging.follow(of_source)
         self.judging.keep(set(self._assigned), loaded.inventory)
         self._kinds = {target: tuple(sorted(found)) for target, found in of_target.items()}
         self.observer.set_kinds(kinds or {HEARTBEAT})
@@ -255,23 +260,20 @@ class Lane:
         batches: dict[Target, list[Intent]] = {}
         for intent in loaded.intents:
             batches.setdefault(intent.target, []).append(intent)
-        for target in [target for target in self._retries if target not in batches]:
-            del self._retries[target]
+        self.judging.unwritten = set(batches)
         for target, intents in batches.items():
-            now = self.context.clock.now()
-            retry = self._retries.get(target)
-            if retry is not None and retry.at_s > now.monotonic:
+            if not self._retries.ready(target, self.context.clock.now()):
                 continue
             # What was tried before may have happened: then nothing is known before it is read again.
-            trusted = target not in self._in_doubt
+            trusted = not self._retries.in_doubt(target)
             later = await self._perform_batch(target, intents, inventory, trust_cache=trusted)
             if later is None:
-                self._retries.pop(target, None)
-                self._in_doubt.discard(target)
+                self._retries.done(target)
+                self.judging.unwritten.discard(target)
             else:
-                self._put_off(target, later)
+                self._retries.put_off(target, later, self.context.clock.now())
                 if later.unreachable or later.reason.code in WHOLE_LANE:
-                    self._put_off_all(batches, later)
+                    self._retries.put_off_all(batches, later)
                     break
             await self._judge()  # a long batch keeps nobody from knowing what the cluster says
 
@@ -283,12 +285,12 @@ class Lane:
         *,
         trust_cache: bool,
     ) -> Later | None:
-        """One target's intents, in order. A permanent failure gives up the rest of the batch; results are committed
-        together (T2), whatever ends the batch."""
-        results: list[IntentResult] = []
+        """One target's intents, in order. A permanent failure gives up the rest of the batch, and what this cluster's
+        schemas cannot take all of it; results are committed together (T2), whatever ends the batch."""
+        results = await self.schemas.refused(intents, self._sent, self.observer.live)
         later: Later | None = None
         try:
-            for intent in intents:
+            for intent in intents if not results else ():
                 item = inventory.get((target, intent.key))
                 outcome = await self._perform_one(
                     intent, item, trust_cache=trust_cache and intent.epoch == self._epoch()
@@ -311,20 +313,15 @@ class Lane:
     async def _perform_one(
         self, intent: Intent, item: InventoryItem | None, *, trust_cache: bool
     ) -> IntentResult | Later:
-        source = self._source_of(intent)
-        sent = await self.releases.sent(intent.digest, source)
+        sent = await self._sent(intent)
         manifest = sent.objects.get(intent.key) if intent.verb is Verb.APPLY else None
         cached = self.observer.live(intent.key) if trust_cache and manifest is not None else None
-        outcome = await perform(
-            intent,
-            manifest,
-            item,
-            sent.owner,
-            self.kube,
-            self.observer,
-            lambda: self._permit(intent),
-            known=None if isinstance(cached, NotSeen) else cached,
-        )
+        known = None if isinstance(cached, NotSeen) else cached
+        rule = sent.by_object.get(intent.key)
+        wanted = Wanted(manifest, item, sent.owner, sent.rules, rule, known, sent.former_owner)
+        now_wall = self.context.clock.now().wall
+        cluster = self.kube.acting_for(sent.source)
+        outcome = await perform(intent, wanted, cluster, self.observer, lambda: self._permit(intent), now_wall)
         result = "later" if isinstance(outcome, Later) else str(outcome.state)
         self.context.metrics.add("intents", verb=str(intent.verb), outcome=result)
         if isinstance(outcome, Later) or outcome.reason is not None:
@@ -339,10 +336,14 @@ class Lane:
             )
         return outcome
 
-    def _source_of(self, intent: Intent) -> str:
+    def _rules_of(self, target: Target) -> str:
+        return self._rules.get(target.application, "")
+
+    async def _sent(self, intent: Intent) -> SentRelease:
+        """The release that `intent` belongs to."""
         assignment = self._assigned.get(intent.target)
         assert assignment is not None, f"intent {intent.id} of {intent.target} which has no assignment"
-        return assignment.source
+        return await self.releases.sent(intent.digest, assignment.source, self._rules_of(intent.target))
 
     async def _permit(self, intent: Intent) -> Later | None:
         """Asked right before each request that writes: is it still wanted, is this still our epoch, is there budget?"""
@@ -356,26 +357,6 @@ class Lane:
             return Later(Reason("WriteLimit", "the write limit is spent for now"), after_s=max(wait_s, 0.0))
         return None
 
-    def _put_off(self, target: Target, later: Later) -> None:
-        now = self.context.clock.now()
-        previous = self._retries.get(target)
-        counted = later.reason.code not in NOT_SENT
-        failures = (previous.failures if previous is not None else 0) + counted
-        delay_s = min(RETRY_START_S * 2 ** min(max(failures - 1, 0), 10), RETRY_MAX_S)
-        if later.after_s is not None:
-            delay_s = max(later.after_s, delay_s) if counted else later.after_s
-        if counted:
-            self._in_doubt.add(target)
-        self._retries[target] = Retry(failures, now.monotonic + delay_s, later.reason)
-
-    def _put_off_all(self, batches: dict[Target, list[Intent]], later: Later) -> None:
-        """The cluster does not answer, or takes no more for now: nobody else tries in between."""
-        at_s = max(retry.at_s for retry in self._retries.values())
-        for target in batches:
-            known = self._retries.get(target)
-            if known is None or known.at_s < at_s:
-                self._retries[target] = Retry(known.failures if known else 0, at_s, later.reason)
-
     async def _commit(self, target: Target, results: list[IntentResult]) -> None:
         # What was seen before these writes must not be decided upon after they are recorded: live would seem to differ
         # with nothing pending. Transactions are done in the order they are asked for, so it is enough to take it back.
@@ -386,16 +367,6 @@ class Lane:
         if self._unit is not None:
             self._unit.wake(INTENTS)
         self._wake_owners(target)
-
-    def _count_drift(self, before: TargetVerdict | None, after: TargetVerdict) -> None:
-        """Drift is a target that was what is assigned, no longer is, and is assigned the same still."""
-        if before is None or before.digest != after.digest:
-            return
-        drifted = [verdict.sync in (Sync.DIFFERS, Sync.MISSING) for verdict in (before, after)]
-        if before.sync is Sync.IN_SYNC and drifted[1]:
-            self.context.metrics.add("drift_found")
-        elif drifted[0] and after.sync is Sync.IN_SYNC and self._assigned[after.target].heal_streak:
-            self.context.metrics.add("drift_healed")
 
     def _wake_owners(self, target: Target, sync: Sync = Sync.IN_SYNC) -> None:
         """Tell whom this target concerns. Its source decides what is in no rollout, and heals what has left one."""
@@ -414,18 +385,21 @@ class Lane:
         found = await self.judging.judge(self.observer, self.kube, self.limits, now)
         if found.facts:
             await self.context.store.transact(f"facts:{self.name}", lambda tx: _put_facts(tx, found.facts))
-        board = self.context.board
+        board, drift = self.context.board, list[AuditRow]()
         for verdict in found.verdicts:
             known = board.verdicts.get(verdict.target)
             board.verdicts[verdict.target] = verdict
             if known is not None and replace(verdict, observed_at=known.observed_at) == known:
                 continue
-            self._count_drift(self._told.get(verdict.target), verdict)
-            self._told[verdict.target] = verdict
-            self._wake_owners(verdict.target, verdict.sync)
+            target, assignment = verdict.target, self._assigned[verdict.target]
+            sent = await self.releases.sent(assignment.digest, assignment.source, self._rules_of(target))
+            drift += self._drift.notice(verdict, assignment, sent, self.judging, self.observer)
+            self._wake_owners(target, verdict.sync)
         for target in found.dropped:
             board.verdicts.pop(target, None)
-            self._told.pop(target, None)
+            self._drift.forget(target)
+        if drift:
+            await self.context.store.transact(f"drift:{self.name}", lambda tx: _put_audit(tx, drift))
         return found.rechecks
 
 
@@ -440,6 +414,11 @@ def _given_up(intents: list[Intent], failed: Intent, outcome: IntentResult) -> l
     why = outcome.reason.message if outcome.reason is not None else ""
     reason = Reason("EarlierWriteFailed", f"an earlier write of the target was refused: {why}")
     return [IntentResult(intent.id, IntentState.ABANDONED, reason) for intent in rest]
+
+
+def _put_audit(tx: Tx, rows: list[AuditRow]) -> None:
+    for row in rows:
+        tx.audit(row)
 
 
 def _put_facts(tx: Tx, facts: list[tuple[Target, ObjectKey, Facts]]) -> None:

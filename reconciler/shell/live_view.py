@@ -9,18 +9,26 @@ verdict (exact, by ownership, by the server where need be); the paths are worded
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from reconciler.core.explain_diff import MASK, changes, is_secret
-from reconciler.core.model import Manifest, ObjectKey, Release, Sync, Target
+from reconciler.core.apply_rules import rules_by_object, rules_from_text
+from reconciler.core.as_sent import as_sent
+from reconciler.core.diff import compare
+from reconciler.core.explain_diff import MASK, Change, changes, is_secret
+from reconciler.core.field_paths import writers_of
+from reconciler.core.managed_fields import FIELD_MANAGER
+from reconciler.core.model import Manifest, ObjectKey, ObjectVerdict, Release, Sync, Target
 from reconciler.core.ownership import owner_hash, stamp
 from reconciler.core.plan_diff import NO_EFFECT, ObjectDiff, manifest_effect
 from reconciler.core.predict import predicted
+from reconciler.core.values import clean_text
 from reconciler.shell.asking import AskError, find_application, find_cluster
 from reconciler.shell.daemon import Daemon
 from reconciler.shell.live import NotSeen
-from reconciler.shell.looks import Look, all_looks, looks
+from reconciler.shell.looks import Look, all_looks, goals_of, looks
 from reconciler.shell.ports import Tx
+from reconciler.shell.releases import SentRelease
 
 #: What a target is compared with: the release assigned to it, or the one that Git asks for now.
 AGAINST = ("assigned", "git")
@@ -61,14 +69,14 @@ async def _target_diff(daemon: Daemon, look: Look, against: str) -> list[ObjectD
     release = await _release(daemon, look, digest)
     if release is None:
         return []
-    objects = await _stamped(daemon, look, release)
+    sent = await _sent(daemon, look, release)
     verdicts = {}
     if look.current is not None and digest == look.assigned:
-        verdicts = {part.key: part.sync for part in look.current.objects}
-    parts = [_object_diff(daemon, look.target, manifest, verdicts.get(key)) for key, manifest in objects.items()]
+        verdicts = {part.key: part for part in look.current.objects}
+    parts = [_object_diff(daemon, look.target, key, sent, verdicts.get(key)) for key in sent.objects]
     if digest != look.assigned:
         before = await _release(daemon, look, look.assigned)
-        gone = [item for item in before.objects if ObjectKey.of(item) not in objects] if before is not None else []
+        gone = [item for item in before.objects if ObjectKey.of(item) not in sent.objects] if before else []
         parts += [_dropped(look.target, manifest) for manifest in reversed(gone)]
     return parts
 
@@ -89,35 +97,64 @@ async def _release(daemon: Daemon, look: Look, digest: str) -> Release | None:
     return await daemon.context.store.read("release", read)
 
 
-async def _stamped(daemon: Daemon, look: Look, release: Release) -> dict[ObjectKey, Manifest]:
-    """The objects as they are sent, with the ownership mark."""
-    source = look.assignment.source if look.assignment is not None else ""
-    for name in sorted(daemon.sources):
-        snapshot = daemon.sources[name].snapshot
-        if not source and snapshot is not None and look.target.application in snapshot.applications:
-            source = name
+async def _sent(daemon: Daemon, look: Look, release: Release) -> SentRelease:
+    """The release as it would be sent, with the ownership mark and the rules that hold now."""
+    source = look.assignment.source if look.assignment is not None else goals_of(daemon, release.application)[0]
     owner = owner_hash(daemon.context.installation, source, release.application)
-    return {ObjectKey.of(item): stamp(item, owner, release.application) for item in release.objects}
+    objects = {ObjectKey.of(item): stamp(item, owner, release.application) for item in release.objects}
+    application = look.target.application
+    text = await daemon.context.store.read("apply-rules", lambda tx: tx.apply_rules(application))
+    rules = rules_from_text(text)
+    by_object = rules_by_object(rules, release.objects)
+    return SentRelease(release.digest, release.application, owner, objects, source, rules, by_object)
 
 
-def _object_diff(daemon: Daemon, target: Target, manifest: Manifest, known: Sync | None) -> ObjectDiff:
-    key, version = ObjectKey.of(manifest), str(manifest.get("apiVersion", ""))
-    application, cluster = target
-    lane = daemon.lanes.get(cluster)
+def _object_diff(
+    daemon: Daemon, target: Target, key: ObjectKey, sent: SentRelease, known: ObjectVerdict | None
+) -> ObjectDiff:
+    manifest = sent.objects[key]
+    found = ObjectDiff(key, str(manifest.get("apiVersion", "")), *target, "none", "not-judgeable")
+    lane = daemon.lanes.get(target.cluster)
     live = NotSeen.NOT_SEEN if lane is None else lane.observer.live(key)
     if isinstance(live, NotSeen):
-        return ObjectDiff(key, version, application, cluster, "none", "not-judgeable")
+        return replace(found, message="it has not been observed yet")
     if live is None:
-        effect = manifest_effect(None, manifest)
-        return ObjectDiff(key, version, application, cluster, "create", "differs", effect)
+        return replace(found, action="create", verdict="differs", effect=manifest_effect(None, manifest))
     if live["metadata"].get("deletionTimestamp"):
-        return ObjectDiff(key, version, application, cluster, "none", "not-judgeable")
-    found = () if known is Sync.IN_SYNC else changes(manifest, live)
-    if not found and known in (None, Sync.IN_SYNC):
-        return ObjectDiff(key, version, application, cluster, "none", "equal")
-    effect = manifest_effect(live, predicted(manifest, live), live) if found else NO_EFFECT
-    verdict = _VERDICTS.get(known, "predicted") if known is not None else "predicted"
-    return ObjectDiff(key, version, application, cluster, "update", verdict, effect, found)
+        return replace(found, message="it is being deleted")
+    if known is not None and known.sync is Sync.IN_SYNC:
+        message = known.message if known.by_client else ""
+        return replace(found, verdict="not-judgeable" if known.by_client else "equal", message=message)
+    wanted = as_sent(manifest, live, sent.by_object.get(key))
+    shown, owners_only = _differences(wanted, live, known)
+    if known is not None and lane is not None:
+        shown = shown or lane.judging.server_says(target, key)
+        owners_only = known.ownership_only
+    if not shown and known is None:
+        return replace(found, verdict="equal")
+    writers = {writer.manager for change in shown for writer in writers_of(live, change.place, FIELD_MANAGER)}
+    verdict = _VERDICTS.get(known.sync, "predicted") if known is not None else "predicted"
+    effect = manifest_effect(live, predicted(wanted, live), live) if shown and not owners_only else NO_EFFECT
+    return replace(
+        found,
+        action="update",
+        verdict="not-judgeable" if known is not None and known.by_client else verdict,
+        effect=effect,
+        changes=shown,
+        conflicts=tuple(sorted(clean_text(writer, 120) for writer in writers if not owners_only)),
+        ownership=owners_only,
+        message=known.message if known is not None else "",
+    )
+
+
+def _differences(wanted: Manifest, live: Manifest, known: ObjectVerdict | None) -> tuple[tuple[Change, ...], bool]:
+    """What differs as the client sees it, and whether that is only who owns what."""
+    comparison = compare(wanted, live)
+    if comparison.changes:
+        return comparison.changes, comparison.ownership_only
+    if known is None and comparison.sync is Sync.IN_SYNC:
+        return (), False
+    return changes(wanted, live), False
 
 
 def _dropped(target: Target, manifest: Manifest) -> ObjectDiff:
@@ -158,6 +195,7 @@ def _target_health(look: Look, versions: Mapping[ObjectKey, str]) -> Sequence[di
             "reason": part.reason.code,
             "message": part.reason.message,
             "sync": str(part.sync),
+            "difference": part.message,
             **where,
         }
         for part in look.current.objects

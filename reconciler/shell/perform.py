@@ -1,10 +1,11 @@
 """Perform one intent on one cluster: read what is there, write only if need be, say what became of it.
 
-    read live -> in sync?  -> UNCHANGED
-                 ask?      -> one dry-run; equal -> UNCHANGED
-                 absent?   -> server-side apply without force (somebody else's object is a conflict, not ours)
-                 ours?     -> server-side apply with its uid, with force
-                 else      -> FAILED(NotOwned)
+    read live -> in sync?     -> UNCHANGED
+                 ask?         -> one dry-run; equal -> UNCHANGED
+                 absent?      -> server-side apply without force (somebody else's object is a conflict, not ours)
+                 ours?        -> server-side apply with its uid, with force
+                 may we adopt -> its record of owners becomes ours in one guarded write, then as above without force
+                 else         -> FAILED(NotOwned)
 
 An outcome that is not known is never repeated blindly: the object is read again first.
 """
@@ -15,8 +16,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from reconciler.core import adopt
+from reconciler.core.apply_rules import DEFAULT_RULES, ApplyRules, ObjectRule
+from reconciler.core.as_sent import as_sent, depends_on_live
 from reconciler.core.diff import compare, same_after_dry_run
 from reconciler.core.inventory import PRUNE_ANNOTATION
+from reconciler.core.managed_fields import FIELD_MANAGER, entries_of, our_entries
 from reconciler.core.model import (
     Intent,
     IntentResult,
@@ -29,16 +34,19 @@ from reconciler.core.model import (
     Verb,
 )
 from reconciler.core.ownership import OWNER_LABEL
+from reconciler.core.waits import finalizers_hold, not_ready
 from reconciler.shell.kube_errors import (
     DryRunRefusedError,
     FieldConflictError,
+    InvalidError,
     KubeError,
     ObjectConflictError,
 )
 
-FIELD_MANAGER = "reconciler"
 #: How often a write is judged anew because the object changed under it.
 CONFLICTS_MAX = 5
+#: How soon an object that has to be there, or gone, before others is looked at again.
+LOOK_AGAIN_S = 1.0
 
 
 class Cluster(Protocol):
@@ -48,6 +56,10 @@ class Cluster(Protocol):
 
     async def apply(
         self, manifest: Manifest, *, uid: str | None, force: bool, dry_run: bool, resource_version: str | None = None
+    ) -> Manifest: ...
+
+    async def set_managed_fields(
+        self, api_version: str, key: ObjectKey, fields: list[dict[str, Any]], *, uid: str, resource_version: str
     ) -> Manifest: ...
 
     async def delete(self, api_version: str, key: ObjectKey, uid: str, propagation: str = "Background") -> bool: ...
@@ -77,6 +89,22 @@ class Later:
 Permit = Callable[[], Awaitable[Later | None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What an intent is to bring about: `manifest` is the stamped object for an apply, None for a delete; `owner` is
+    our mark; `rules` and `rule` say how it is written. `known` is the live object as last observed, where that can be
+    trusted: it saves a read, for a write is guarded by its uid. `former_owner` is the mark our objects had when the
+    application had another name."""
+
+    manifest: Manifest | None
+    item: InventoryItem | None
+    owner: str
+    rules: ApplyRules = DEFAULT_RULES
+    rule: ObjectRule | None = None
+    known: Manifest | None = None
+    former_owner: str = ""
+
+
 def is_ours(live: Manifest, item: InventoryItem | None, owner: str) -> bool:
     """True if `live` is the object that our inventory names: by its uid, or, where a crash came between the write and
     its record, intended by us, marked as ours and written by our field manager."""
@@ -86,42 +114,21 @@ def is_ours(live: Manifest, item: InventoryItem | None, owner: str) -> bool:
     if item.uid and item.uid == metadata.get("uid"):
         return True
     marked = (metadata.get("labels") or {}).get(OWNER_LABEL) == owner
-    return marked and any(_is_our_apply(entry) for entry in metadata.get("managedFields") or [])
-
-
-def _is_our_apply(entry: dict[str, Any]) -> bool:
-    return bool(
-        entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply" and not entry.get("subresource")
-    )
-
-
-def _foreign_manager(live: Manifest) -> str | None:
-    """The manager of a field that was there before our create, if there is one."""
-    for entry in (live.get("metadata") or {}).get("managedFields") or []:
-        if entry.get("manager") != FIELD_MANAGER and not entry.get("subresource"):
-            return str(entry.get("manager"))
-    return None
+    return bool(marked and our_entries(live))
 
 
 async def perform(
-    intent: Intent,
-    manifest: Manifest | None,
-    item: InventoryItem | None,
-    owner: str,
-    cluster: Cluster,
-    seen: Seen,
-    permit: Permit,
-    known: Manifest | None = None,
+    intent: Intent, wanted: Wanted, cluster: Cluster, seen: Seen, permit: Permit, now_wall: float
 ) -> IntentResult | Later:
-    """Carry out `intent`. `manifest` is the stamped object for an apply, None for a delete. `known` is the live object
-    as last observed, where that can be trusted: it saves a read, for a write is guarded by its uid."""
+    """Carry out `intent`. `now_wall` is compared with the deletion times of objects that do not go."""
+    doing = _Doing(intent, wanted, cluster, seen, permit, now_wall)
+    known = wanted.known
     try:
         if intent.verb is Verb.DELETE:
-            return await _delete(intent, item, owner, cluster, seen, permit)
-        assert manifest is not None
+            return await doing.delete()
         for _ in range(CONFLICTS_MAX):
             try:
-                return await _apply(intent, manifest, item, owner, cluster, seen, permit, known)
+                return await doing.apply(known)
             except ObjectConflictError:
                 known = None  # It was replaced or changed under us: read and judge again.
         return Later(Reason("ObjectConflict", f"{intent.key} keeps changing under our writes"))
@@ -132,92 +139,169 @@ async def perform(
 
 def _refusal(intent: Intent, error: KubeError) -> IntentResult | Later:
     if error.permanent:
-        reason = Reason(error.reason.code, f"{intent.key}: {error.reason.message}")
-        return IntentResult(intent.id, IntentState.FAILED, reason)
+        return _failed(intent, Reason(error.reason.code, f"{intent.key}: {error.reason.message}"))
     return Later(error.reason, error.retry_after_s, unreachable=not error.answered)
 
 
-async def _apply(
-    intent: Intent,
-    manifest: Manifest,
-    item: InventoryItem | None,
-    owner: str,
-    cluster: Cluster,
-    seen: Seen,
-    permit: Permit,
-    known: Manifest | None,
-) -> IntentResult | Later:
-    live = known if known is not None else await cluster.get(intent.api_version, intent.key)
-    if live is None:
-        seen.gone(intent.key)
-        refused = await permit()
+def _failed(intent: Intent, reason: Reason, *, gone: bool = False) -> IntentResult:
+    return IntentResult(intent.id, IntentState.FAILED, reason, gone=gone)
+
+
+def _terminating(intent: Intent, what: str, after_s: float | None = None) -> Later:
+    return Later(Reason("Terminating", f"{intent.key} is being deleted{what}"), after_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Doing:
+    """One intent while it is carried out."""
+
+    intent: Intent
+    wanted: Wanted
+    cluster: Cluster
+    seen: Seen
+    permit: Permit
+    now_wall: float
+
+    # ---- applying
+
+    async def apply(self, known: Manifest | None) -> IntentResult | Later:
+        intent, wanted = self.intent, self.wanted
+        assert wanted.manifest is not None, f"intent {intent.id} applies and has no manifest"
+        live = known if known is not None else await self.cluster.get(intent.api_version, intent.key)
+        if live is None:
+            return await self._create(wanted.manifest)
+        self.seen.observed(live)
+        if live["metadata"].get("deletionTimestamp"):
+            return _terminating(intent, "; it is created again once it is gone")
+        force = wanted.rules.conflicts == "force"
+        if not is_ours(live, wanted.item, wanted.owner):
+            reason = adopt.refusal(live, wanted.rules.adopt, wanted.owner)
+            if reason is not None:
+                return _failed(intent, reason)
+            force = wanted.rules.adopt == "force"
+            adopted = await self._fold(live)
+            if isinstance(adopted, Later):
+                return adopted
+            live = adopted
+        return await self._update(live, force=force)
+
+    async def _create(self, manifest: Manifest) -> IntentResult | Later:
+        """Without force: what somebody else makes at the same moment is a conflict, and not ours."""
+        self.seen.gone(self.intent.key)
+        refused = await self.permit()
         if refused is not None:
             return refused
-        after = await cluster.apply(manifest, uid=None, force=False, dry_run=False)
-        seen.observed(after)
+        after = await self.cluster.apply(manifest, uid=None, force=False, dry_run=False)
+        self.seen.observed(after)
         manager = _foreign_manager(after)
         if manager is not None:
-            reason = Reason("FieldConflict", f"{intent.key} was created by {manager} at the same moment")
-            return IntentResult(intent.id, IntentState.FAILED, reason)
-        return _done(intent, after, IntentState.DONE)
-    seen.observed(live)
-    if live["metadata"].get("deletionTimestamp"):
-        return Later(Reason("Terminating", f"{intent.key} is being deleted; it is created again once it is gone"))
-    if not is_ours(live, item, owner):
-        reason = Reason("NotOwned", f"{intent.key} exists and is not ours; nothing is adopted unless Git asks for it")
-        return IntentResult(intent.id, IntentState.FAILED, reason)
-    comparison = compare(manifest, live)
-    if comparison.sync is Sync.IN_SYNC:
-        return _done(intent, live, IntentState.UNCHANGED)
-    refused = await permit()
-    if refused is not None:
-        return refused
-    uid = str(live["metadata"]["uid"])
-    if comparison.sync is Sync.ASK and await _equal_after_dry_run(manifest, live, uid, cluster):
-        return _done(intent, live, IntentState.UNCHANGED)
-    after = await cluster.apply(manifest, uid=uid, force=True, dry_run=False)
-    seen.observed(after)
-    return _done(intent, after, IntentState.DONE)
+            reason = Reason("FieldConflict", f"{self.intent.key} was created by {manager} at the same moment")
+            return _failed(self.intent, reason)
+        return self._done(after, IntentState.DONE)
 
-
-async def _equal_after_dry_run(manifest: Manifest, live: Manifest, uid: str, cluster: Cluster) -> bool:
-    """True if the server itself says that applying would change nothing."""
-    try:
-        result = await cluster.apply(manifest, uid=uid, force=True, dry_run=True)
-    except (DryRunRefusedError, FieldConflictError):
-        return False
-    return same_after_dry_run(live, result)
-
-
-def _done(intent: Intent, live: Manifest, state: IntentState) -> IntentResult:
-    metadata = live["metadata"]
-    return IntentResult(intent.id, state, None, str(metadata["uid"]), int(metadata.get("generation") or 0))
-
-
-async def _delete(
-    intent: Intent, item: InventoryItem | None, owner: str, cluster: Cluster, seen: Seen, permit: Permit
-) -> IntentResult | Later:
-    """Delete the object that the inventory names, by uid and marker; it is done when the object is confirmed absent."""
-    live = await cluster.get(intent.api_version, intent.key)
-    if live is None:
-        seen.gone(intent.key)
-        return IntentResult(intent.id, IntentState.DONE, gone=True)
-    seen.observed(live)
-    metadata = live["metadata"]
-    if item is None or item.uid != metadata.get("uid") or (metadata.get("labels") or {}).get(OWNER_LABEL) != owner:
-        reason = Reason("NotOwned", f"{intent.key} is not the object we own any more; it is left alone")
-        return IntentResult(
-            intent.id, IntentState.FAILED, reason, gone=item is not None and item.uid != metadata["uid"]
+    async def _fold(self, live: Manifest) -> Manifest | Later:
+        """What tools that are called by hand set is ours from now on, so that what Git does not declare can go."""
+        fields = adopt.folded(live, self.intent.api_version)
+        if fields is None:
+            return live
+        refused = await self.permit()
+        if refused is not None:
+            return refused
+        metadata = live["metadata"]
+        after = await self.cluster.set_managed_fields(
+            self.intent.api_version,
+            self.intent.key,
+            fields,
+            uid=str(metadata["uid"]),
+            resource_version=str(metadata["resourceVersion"]),
         )
-    if metadata.get("deletionTimestamp"):
-        return Later(Reason("Terminating", f"{intent.key} is being deleted"))
-    if (metadata.get("annotations") or {}).get(PRUNE_ANNOTATION) == "disabled":
-        reason = Reason("PruneDisabled", f"{intent.key} carries {PRUNE_ANNOTATION}: disabled")
-        return IntentResult(intent.id, IntentState.FAILED, reason)
-    refused = await permit()
-    if refused is not None:
-        return refused
-    if await cluster.delete(intent.api_version, intent.key, item.uid):
-        seen.gone(intent.key)
-        return IntentResult(intent.id, IntentState.DONE, gone=True)
-    return Later(Reason("Terminating", f"{intent.key} is being deleted"), after_s=1.0)
+        self.seen.observed(after)
+        return after
+
+    async def _update(self, live: Manifest, *, force: bool) -> IntentResult | Later:
+        wanted, metadata = self.wanted, live["metadata"]
+        assert wanted.manifest is not None
+        sent = as_sent(wanted.manifest, live, wanted.rule)
+        comparison = compare(sent, live)
+        if comparison.sync is Sync.IN_SYNC:
+            return self._done(live, IntentState.UNCHANGED)
+        refused = await self.permit()
+        if refused is not None:
+            return refused
+        uid = str(metadata["uid"])
+        if comparison.sync is Sync.ASK and await self._equal_after_dry_run(sent, live, uid, force=force):
+            return self._done(live, IntentState.UNCHANGED)
+        # What is made of live values is right for exactly this version; everything else is guarded by the uid alone.
+        version = str(metadata["resourceVersion"]) if depends_on_live(wanted.rule) else None
+        try:
+            after = await self.cluster.apply(sent, uid=uid, force=force, dry_run=False, resource_version=version)
+        except InvalidError as error:
+            if not (error.immutable and wanted.rule is not None and wanted.rule.replace):
+                raise
+            return await self._replace(uid)
+        self.seen.observed(after)
+        return self._done(after, IntentState.DONE)
+
+    async def _replace(self, uid: str) -> IntentResult | Later:
+        """A field that cannot change has to: Git allows that the object is deleted and created anew."""
+        refused = await self.permit()
+        if refused is not None:
+            return refused
+        if not await self.cluster.delete(self.intent.api_version, self.intent.key, uid):
+            return _terminating(self.intent, "; it is created anew once it is gone", LOOK_AGAIN_S)
+        assert self.wanted.manifest is not None
+        return await self._create(self.wanted.manifest)
+
+    async def _equal_after_dry_run(self, sent: Manifest, live: Manifest, uid: str, *, force: bool) -> bool:
+        """True if the server itself says that applying would change nothing."""
+        try:
+            result = await self.cluster.apply(sent, uid=uid, force=force, dry_run=True)
+        except (DryRunRefusedError, FieldConflictError):
+            return False
+        return same_after_dry_run(live, result)
+
+    def _done(self, live: Manifest, state: IntentState) -> IntentResult | Later:
+        """What others of the target need is waited for: a namespace to take them, a definition to be served."""
+        waits = not_ready(live)
+        if waits is not None:
+            return Later(waits, LOOK_AGAIN_S)
+        metadata = live["metadata"]
+        return IntentResult(self.intent.id, state, None, str(metadata["uid"]), int(metadata.get("generation") or 0))
+
+    # ---- deleting
+
+    async def delete(self) -> IntentResult | Later:
+        """Delete the object that the inventory names, by uid and marker; it is done when the object is confirmed
+        absent. What finalizers hold for too long is told, and never forced."""
+        intent, item = self.intent, self.wanted.item
+        live = await self.cluster.get(intent.api_version, intent.key)
+        if live is None:
+            self.seen.gone(intent.key)
+            return IntentResult(intent.id, IntentState.DONE, gone=True)
+        self.seen.observed(live)
+        metadata = live["metadata"]
+        mark = (metadata.get("labels") or {}).get(OWNER_LABEL)
+        marked = bool(mark) and mark in (self.wanted.owner, self.wanted.former_owner)
+        if item is None or item.uid != metadata.get("uid") or not marked:
+            reason = Reason("NotOwned", f"{intent.key} is not the object we own any more; it is left alone")
+            return _failed(intent, reason, gone=item is not None and item.uid != metadata["uid"])
+        if metadata.get("deletionTimestamp"):
+            held = finalizers_hold(live, self.now_wall)
+            return _terminating(intent, "") if held is None else _failed(intent, held)
+        if (metadata.get("annotations") or {}).get(PRUNE_ANNOTATION) == "disabled":
+            return _failed(intent, Reason("PruneDisabled", f"{intent.key} carries {PRUNE_ANNOTATION}: disabled"))
+        refused = await self.permit()
+        if refused is not None:
+            return refused
+        if await self.cluster.delete(intent.api_version, intent.key, item.uid):
+            self.seen.gone(intent.key)
+            return IntentResult(intent.id, IntentState.DONE, gone=True)
+        return _terminating(intent, "", LOOK_AGAIN_S)
+
+
+def _foreign_manager(live: Manifest) -> str | None:
+    """The manager of a field that was there before our create, if there is one."""
+    for entry in entries_of(live):
+        if entry.get("manager") != FIELD_MANAGER and not entry.get("subresource"):
+            return str(entry.get("manager"))
+    return None

@@ -114,7 +114,8 @@ class SourceRow:
     """Durable state of a source. `fleet` is Fleet.metadata.name; the revisions are commit SHAs or "".
 
     `last_usable` is the newest commit that could be used at all, and `held` (JSON: path -> blob) are the files that
-    could not be read whole there, each with the blob at which it last could: what is in force after a restart."""
+    could not be read whole there, each with the blob at which it last could: what is in force after a restart.
+    `health_policies` are those in force, as text: lanes judge by them, also before the source is compiled again."""
 
     name: str
     fleet: str = ""
@@ -124,6 +125,7 @@ class SourceRow:
     problems: str = "[]"  # JSON list of problems of last_attempted
     last_usable: str = ""
     held: str = "{}"
+    health_policies: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,19 @@ class Tx(Protocol):
     ) -> list[Assignment]: ...
     def put_assignment(self, row: Assignment) -> None: ...
     def delete_assignment(self, target: Target) -> None: ...
+    def rename_application(self, old: str, new: str) -> None:
+        """Move assignments, inventory, facts and quarantine of `old`, which has nothing pending, to `new`, which has
+        none of them."""
+        ...
+
+    # how objects are written: core/apply_rules.py, as text ("" is the default)
+    def apply_rules(self, application: str) -> str: ...
+    def apply_rules_of_source(self, source: str) -> dict[str, str]: ...
+    def apply_rules_of_cluster(self, cluster: str) -> dict[str, str]:
+        """By application, of those that are assigned to a target on `cluster` and have some."""
+        ...
+
+    def put_apply_rules(self, application: str, source: str, rules: str) -> None: ...
 
     # inventory
     def inventory(self, target: Target) -> list[InventoryItem]: ...
@@ -333,3 +348,20 @@ class Notifier(Protocol):
     """Delivers outbox messages, at least once; raises to have them tried again later."""
 
     async def send(self, key: str, kind: str, body: Mapping[str, Any]) -> None: ...
+
+
+# ---- what strangers wrote ----------------------------------------------------------------------------------------
+
+
+class Evaluator(Protocol):
+    """Runs one pure function, bytes in and bytes out, over what strangers wrote: where it can take neither our time nor
+    our memory nor our process. The simulator runs the same function where it stands."""
+
+    async def evaluate(self, items: Sequence[bytes]) -> list[bytes | Reason]:
+        """For each item, in order, what the function gives, or why it has no answer: EvaluationTimedOut,
+        EvaluationCrashed, EvaluationTooLarge and EvaluationFailed are the item's own fault; EvaluationSuspended is that
+        of other items of this call, and EvaluatorUnavailable nobody's: they may pass. So what may be hostile together
+        is asked together, and nothing else with it."""
+        ...
+
+    async def close(self) -> None: ...

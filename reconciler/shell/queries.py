@@ -32,6 +32,8 @@ from reconciler.shell.source_unit import SourceUnit
 
 Json = dict[str, Any]
 WAITS_MAX = 100
+#: Why a cluster is not even asked: there is nothing to ask it with.
+NO_CREDENTIALS = frozenset({"NoCredentials", "KubeconfigInvalid", "KubeconfigRefused"})
 
 
 # ---- status --------------------------------------------------------------------------------------------------------
@@ -168,7 +170,7 @@ def _cluster_json(daemon: Daemon, name: str, now: Now, targets_: int, healthy: i
     view = entry.view()
     labels = daemon.lanes[name].document.labels if name in daemon.lanes else {}
     unreachable = view.unreachable(now)
-    if view.reason is not None and view.reason.code == "NoCredentials":
+    if view.reason is not None and view.reason.code in NO_CREDENTIALS:
         state = "NoCredentials"
     elif view.suspended:
         state = "Suspended"

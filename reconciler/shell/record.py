@@ -6,10 +6,28 @@ what it does, so that recording the same decision twice stores it once.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from reconciler.core.actions import Abandon, Action, Alert, Apply, Baked, Decision, Due, Ledgers, Prune, Quarantine
+from reconciler.core.actions import (
+    Abandon,
+    Action,
+    Alert,
+    Apply,
+    Baked,
+    Contested,
+    Decision,
+    Disabled,
+    Due,
+    Forgotten,
+    Ledgers,
+    Orphaned,
+    Prune,
+    Quarantine,
+)
 from reconciler.core.admit import WINDOW_S, Spend
+from reconciler.core.apply_rules import rules_from_text
+from reconciler.core.heal import CONTESTED_WINDOW_S, HEALS_LEDGER, drifted_fields, heal_scope
 from reconciler.core.model import (
     Assignment,
     Intent,
@@ -19,8 +37,10 @@ from reconciler.core.model import (
     ObjectKey,
     Reason,
     RolloutTarget,
+    Sync,
     Target,
     TargetState,
+    TargetVerdict,
     Verb,
     intent_id,
 )
@@ -94,6 +114,8 @@ def _record_action(tx: Tx, owner: str, source: str, rollout_id: str, action: Act
         case Apply():
             _record_apply(tx, owner, source, action, now)
             if action.purpose == "heal":
+                for name in action.fields:
+                    tx.spend(HEALS_LEDGER, heal_scope(action.target, name), 1, now.wall)
                 message = f"live differs from the assigned release {action.digest[:12]}; repairing it"
                 _audit(tx, "event", Reason("Healing", message), now, source, rollout_id, action.target)
             return {action.target.cluster}
@@ -106,6 +128,18 @@ def _record_action(tx: Tx, owner: str, source: str, rollout_id: str, action: Act
         case Baked():
             assignment = _assignment(tx, action.target, source)
             tx.put_assignment(replace(assignment, baked=action.digest, due=None))
+        case Contested():
+            _record_contested(tx, source, action, now)
+        case Disabled():
+            tx.put_assignment(replace(_assignment(tx, action.target, source), disabled_wall=action.since_wall))
+        case Orphaned():
+            tx.put_assignment(replace(_assignment(tx, action.target, source), orphaned_wall=action.since_wall))
+        case Forgotten():
+            tx.delete_inventory(action.target, [item.key for item in tx.inventory(action.target)])
+            tx.delete_facts(action.target)
+            tx.delete_assignment(action.target)
+            message = f"cluster {action.target.cluster} was removed long ago: what is left there is not ours any more"
+            _audit(tx, "event", Reason("OrphanForgotten", message), now, source, rollout_id, action.target)
         case Due():
             tx.put_assignment(replace(_assignment(tx, action.target, source), due=action.digest))
         case Quarantine():
@@ -122,6 +156,50 @@ def _record_action(tx: Tx, owner: str, source: str, rollout_id: str, action: Act
 
 def _assignment(tx: Tx, target: Target, source: str) -> Assignment:
     return tx.assignment(target) or Assignment(target, "", source)
+
+
+def _record_contested(tx: Tx, source: str, action: Contested, now: Now) -> None:
+    assignment = _assignment(tx, action.target, source)
+    if action.field:
+        tx.put_assignment(replace(assignment, contested=action.field))
+    elif assignment.contested:
+        settle_contest(tx, assignment, now)
+
+
+def settle_contest(tx: Tx, assignment: Assignment, now: Now) -> None:
+    """The fight is over: what it had spent is given back, so that the next repair is the first."""
+    scope = heal_scope(assignment.target, assignment.contested)
+    spent = tx.spent(HEALS_LEDGER, scope, now.wall - CONTESTED_WINDOW_S)
+    if spent > 0:
+        tx.spend(HEALS_LEDGER, scope, -spent, now.wall)
+    tx.put_assignment(replace(assignment, contested=""))
+
+
+def heals_of(tx: Tx, verdicts: Mapping[Target, TargetVerdict], now: Now) -> dict[Target, dict[str, int]]:
+    """How often each field that differs now was repaired lately, by target: only where something differs."""
+    since_wall = now.wall - CONTESTED_WINDOW_S
+    return {
+        target: {name: tx.spent(HEALS_LEDGER, heal_scope(target, name), since_wall) for name in drifted_fields(verdict)}
+        for target, verdict in verdicts.items()
+        if verdict.sync in (Sync.DIFFERS, Sync.MISSING)
+    }
+
+
+def report_only(tx: Tx, applications: Iterable[str]) -> frozenset[str]:
+    """Those of `applications` whose drift is reported and not repaired."""
+    return frozenset(name for name in applications if not rules_from_text(tx.apply_rules(name)).self_heal)
+
+
+def rename(tx: Tx, source: str, old: str, new: str, now: Now) -> frozenset[str]:
+    """What `old` has is looked after as `new` from now on. Nothing is written for it: the objects get their new mark
+    with the next release. Returns the clusters concerned."""
+    targets = [row.target for row in tx.assignments(application=old)]
+    for target in targets:
+        _abandon(tx, target, Reason("Renamed", f"{old} is {new} now"))
+    tx.rename_application(old, new)
+    message = f"{old} is called {new} from now on, on {len(targets)} clusters"
+    tx.audit(AuditRow(now.wall, "event", "Renamed", message, source, new))
+    return frozenset(target.cluster for target in targets)
 
 
 def _abandon(tx: Tx, target: Target, reason: Reason) -> None:
@@ -154,7 +232,16 @@ def _record_apply(tx: Tx, owner: str, source: str, action: Apply, now: Now) -> N
             # What is gone back from may have baked here before it failed elsewhere: it is no place to go back to.
             assignment = replace(assignment, baked=action.digest)
             revision = tx.revision_of(target, action.digest)
-        assignment = replace(assignment, digest=action.digest, source=source, revision=revision, heal_streak=0, due=due)
+        assignment = replace(
+            assignment,
+            digest=action.digest,
+            source=source,
+            revision=revision,
+            heal_streak=0,
+            due=due,
+            contested="",
+            orphaned_wall=None,
+        )
     tx.put_assignment(assignment)
     release = tx.release(action.digest)
     assert release is not None, f"release {action.digest} of {target} is not stored"

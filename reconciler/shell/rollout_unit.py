@@ -33,7 +33,7 @@ from reconciler.core.way_back import no_way_back
 from reconciler.shell.context import INTENTS, Context
 from reconciler.shell.outbox import OUTBOX
 from reconciler.shell.ports import AuditRow, Tx
-from reconciler.shell.record import ledgers_for, record_decision
+from reconciler.shell.record import heals_of, ledgers_for, record_decision, report_only
 
 
 def owner_of(rollout_id: str) -> str:
@@ -127,6 +127,8 @@ class RolloutUnit:
             held_by_others(tx, self.id, self._applications),
             stopped_elsewhere(tx, self.id, self._applications),
             self._without_way_back(tx, rows),
+            report_only(tx, self._applications),
+            heals_of(tx, verdicts, now),
         )
         decision = decide(rollout, rows, seen, now)
         commit = f"{rollout.source}/{rollout.revision}"

@@ -11,38 +11,30 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from reconciler.core.actions import Wait
 from reconciler.core.admit import admit, scopes_of
-from reconciler.core.decide_source import ApplicationDecision, ApplicationFacts, decide_application
+from reconciler.core.decide_source import ApplicationDecision, decide_application
 from reconciler.core.documents import Cluster
 from reconciler.core.fleet_model import FleetSettings, FleetSnapshot
-from reconciler.core.inventory import prunable
+from reconciler.core.health_rules import HealthPolicies, policies_from_text
 from reconciler.core.model import (
-    SETTLED_STATES,
     Assignment,
     ClusterView,
-    InventoryItem,
     Now,
     Reason,
-    Rollout,
-    RolloutKind,
-    RolloutState,
-    RolloutTarget,
     Target,
-    TargetState,
     TargetVerdict,
 )
-from reconciler.core.observation import IntentSummary, Observation
 from reconciler.core.waves import UnmatchedTargetsError
-from reconciler.shell.context import Context
+from reconciler.shell.context import INTENTS, Context
 from reconciler.shell.fleet_reader import FleetReader, changed_applications
+from reconciler.shell.gather_source import Gathering, take_over_former
 from reconciler.shell.hub import Unit
 from reconciler.shell.logs import event
-from reconciler.shell.open_rollout import open_rollout, unproven_targets
+from reconciler.shell.open_rollout import open_rollout
 from reconciler.shell.ports import AuditRow, Commit, Source, SourceError, SourceRow, Tx
 from reconciler.shell.progress import Progress
 from reconciler.shell.record import ledgers_for, record_decision
@@ -91,6 +83,7 @@ class SourceUnit:
         self._retry_at: float | None = None
         self._rechecks: dict[str, float] = {}
         self._progress = Progress()
+        self._gathering = Gathering(name, context.limits.deletes_per_commit)
 
     @property
     def good(self) -> Commit | None:
@@ -183,10 +176,16 @@ class SourceUnit:
         self._claim(snapshot.fleet)
         self.snapshot, self.commit = snapshot, commit
         self._on_clusters(self.name, snapshot.clusters)
-        await self._context.store.transact(
-            f"revision:{self.name}", lambda tx: self._store_revision(tx, commit, snapshot)
+        written, judged_anew = await self._context.store.transact(
+            f"revision:{self.name}",
+            lambda tx: (self._store_revision(tx, commit, snapshot), self._store_health(tx, snapshot)),
         )
-        changed = changed_applications(before, snapshot)
+        for name in written:
+            for cluster in sorted(snapshot.applications[name].targets if name in snapshot.applications else ()):
+                self._context.hub.wake(f"lane:{cluster}", INTENTS)
+        for cluster in sorted(snapshot.clusters) if judged_anew else ():
+            self._context.hub.wake(f"lane:{cluster}", INTENTS)
+        changed = changed_applications(before, snapshot) | set(written)
         if before is not None and snapshot.deletions_allowed and not before.deletions_allowed:
             changed |= await self._held_up()
         self._progress.behind(changed)
@@ -219,7 +218,35 @@ class SourceUnit:
         active = await self._context.store.read("active", lambda tx: tx.rollouts(source=self.name, active=True))
         return names | {rollout.application for rollout in active}
 
-    def _store_revision(self, tx: Tx, commit: Commit, snapshot: FleetSnapshot) -> None:
+    def _store_revision(self, tx: Tx, commit: Commit, snapshot: FleetSnapshot) -> list[str]:
+        """Note the commit, and how objects are written from now on. Returns the applications whose rules changed."""
+        self._note_revision(tx, commit, snapshot)
+        known = tx.apply_rules_of_source(self.name)
+        asked = {name: application.apply.as_text() for name, application in snapshot.applications.items()}
+        # One that is not there may be missing by mistake: then what it had said of writing still holds.
+        names = asked.keys() | known.keys() if snapshot.deletions_allowed else asked.keys()
+        written = [name for name in sorted(names) if known.get(name, "") != asked.get(name, "")]
+        for name in written:
+            tx.put_apply_rules(name, self.name, asked.get(name, ""))
+        return written
+
+    def _store_health(self, tx: Tx, snapshot: FleetSnapshot) -> bool:
+        """Note the health policies in force. True if they changed."""
+        row = tx.source(self.name)
+        if row is None or snapshot.kept is not None:
+            return False
+        policies = {policy.name: policy for policy in snapshot.health.policies}
+        if not snapshot.deletions_allowed:
+            # One that is not there may be missing by mistake: then it still holds.
+            known = policies_from_text(row.health_policies)
+            policies = {**{policy.name: policy for policy in known.policies}, **policies}
+        text = HealthPolicies.of(policies.values()).as_text()
+        if text == row.health_policies:
+            return False
+        tx.put_source(replace(row, health_policies=text))
+        return True
+
+    def _note_revision(self, tx: Tx, commit: Commit, snapshot: FleetSnapshot) -> None:
         now = self._context.clock.now()
         row = tx.source(self.name) or SourceRow(self.name)
         if row.last_attempted == commit.sha:
@@ -269,7 +296,7 @@ class SourceUnit:
         if outcome.recheck_at is not None:
             self._rechecks[application] = outcome.recheck_at
         for cluster in sorted(outcome.lanes):
-            context.hub.wake(f"lane:{cluster}", ("intents",))
+            context.hub.wake(f"lane:{cluster}", INTENTS)
         for rollout_id in sorted(outcome.taken_over):
             context.hub.wake(owner_of(rollout_id))
         if outcome.opened is not None:
@@ -292,7 +319,10 @@ class SourceUnit:
         now: Now,
     ) -> _Outcome:
         """Gather, decide, admit, record: inside one transaction."""
-        facts = self._gather(tx, application, targets, verdicts, clusters)
+        renamed, waits_for = take_over_former(tx, self.name, self.snapshot, application, now)
+        facts = self._gathering.facts(tx, self.snapshot, application, targets, verdicts, clusters, now)
+        revision = self.good.sha if self.good is not None else ""
+        facts = replace(facts, revision=revision, blocked=waits_for or facts.blocked)
         found = decide_application(facts, now)
         context = self._context
         commit = f"{self.name}/{facts.revision}"
@@ -310,7 +340,10 @@ class SourceUnit:
                 waits = (*waits, Wait("", Reason("UnmatchedTargets", str(error))))
         taken_over = frozenset(rollout_id for rollout_id, _ in found.take_over)
         applied, baked = self._standing(application, facts.seen.assignments)
-        return _Outcome(waits, decision.recheck_at, frozenset(lanes), opened, taken_over, applied, baked)
+        recheck_at = decision.recheck_at
+        if waits_for is not None:
+            recheck_at = min(recheck_at or float("inf"), now.monotonic + self._context.check_interval_s)
+        return _Outcome(waits, recheck_at, frozenset(lanes) | renamed, opened, taken_over, applied, baked)
 
     def _standing(self, application: str, assignments: Mapping[Target, Assignment]) -> tuple[bool, bool]:
         """Is what Git asks for assigned to all targets of `application`, and has it baked on all of them?"""
@@ -322,86 +355,8 @@ class SourceUnit:
             baked = baked and found is not None and found.digest == digest and found.baked == digest
         return applied, baked
 
-    def _gather(
-        self,
-        tx: Tx,
-        application: str,
-        targets: list[Target],
-        verdicts: Mapping[Target, TargetVerdict],
-        clusters: Mapping[str, ClusterView],
-    ) -> ApplicationFacts:
-        snapshot = self.snapshot
-        compiled = snapshot.applications.get(application) if snapshot is not None else None
-        blocked: Reason | None = None
-        if snapshot is None:
-            blocked = Reason("SourceNotRead", "the repository could not be read yet")
-        elif compiled is not None:
-            blocked = compiled.blocked
-        elif snapshot.kept is not None:
-            blocked = snapshot.kept
-        assignments = {row.target: row for row in tx.assignments(application=application) if row.source == self.name}
-        deletes = compiled.policy.max_deletes.of(len(targets)) if compiled is not None and compiled.policy else 0
-        rows = tx.active_rows(application)
-        active = tx.rollouts(source=self.name, application=application, active=True)
-        return ApplicationFacts(
-            application=application,
-            revision=self.good.sha if self.good is not None else "",
-            goals=dict(compiled.targets) if compiled is not None and blocked is None else {},
-            blocked=blocked,
-            seen=Observation(verdicts, clusters, assignments, _pending(tx, application)),
-            rows=rows,
-            quarantined={row.digest: row.rollout for row in tx.quarantined(application)},
-            prunable=_prunable(tx, application, assignments),
-            prune_failed=_failed_prunes(tx, application, assignments),
-            unproven=unproven_targets(tx, application, assignments, rows),
-            blocked_clusters=snapshot.blocked_clusters if snapshot is not None else {},
-            stopped=frozenset(rollout.id for rollout in active if rollout.state is not RolloutState.ACTIVE),
-            catching_up=catching_up(active, rows),
-            deletions_allowed=snapshot is not None and snapshot.deletions_allowed,
-            deletes_max=min(deletes, self._context.limits.deletes_per_commit),
-        )
-
     def _open(self, tx: Tx, application: str, found: ApplicationDecision, now: Now) -> str:
         assert self.snapshot is not None
         assert self.good is not None
         interval_s = self._context.check_interval_s
         return open_rollout(tx, self.name, self.good.sha, self.snapshot, application, found, interval_s, now)
-
-
-def catching_up(active: Iterable[Rollout], rows: Mapping[Target, list[tuple[str, RolloutTarget]]]) -> str:
-    """The id of the catch-up under `active` that the others wait for, "" if there is none. One whose clusters are away
-    again has nothing on its way: who returned meanwhile does not wait for them."""
-    stand_still = SETTLED_STATES | {TargetState.UNREACHABLE, TargetState.BLOCKED}
-    moving = {rollout_id for pairs in rows.values() for rollout_id, row in pairs if row.state not in stand_still}
-    return next((each.id for each in active if each.kind is RolloutKind.CATCH_UP and each.id in moving), "")
-
-
-def _pending(tx: Tx, application: str) -> dict[Target, IntentSummary]:
-    pending = Counter(intent.target for intent in tx.intents(application=application, pending=True))
-    return {target: IntentSummary(count) for target, count in pending.items()}
-
-
-def _prunable(
-    tx: Tx, application: str, assignments: Mapping[Target, Assignment]
-) -> dict[Target, tuple[InventoryItem, ...]]:
-    """What the inventory has that the assigned release has not. Only where it has more objects is it read."""
-    sizes = tx.inventory_sizes(application)
-    releases = {row.digest: tx.release(row.digest) for row in assignments.values() if row.digest}
-    found: dict[Target, tuple[InventoryItem, ...]] = {}
-    for target, row in assignments.items():
-        release = releases.get(row.digest)
-        if release is not None and sizes.get(target, 0) > len(release.objects):
-            items = prunable(tx.inventory(target), release.objects).items
-            if items:
-                found[target] = items
-    return found
-
-
-def _failed_prunes(tx: Tx, application: str, assignments: Mapping[Target, Assignment]) -> dict[Target, Reason]:
-    """Deletions that were refused for the release that is still assigned: they are not tried again by themselves."""
-    return {
-        intent.target: Reason("PruneFailed", intent.reason.message)
-        for intent in tx.failed_prunes(application)
-        if intent.target in assignments and assignments[intent.target].digest == intent.digest
-        if intent.reason is not None
-    }

@@ -22,7 +22,7 @@ from reconciler.shell.daemon import Daemon
 from reconciler.shell.lane import lane_name
 from reconciler.shell.looks import goals_of
 from reconciler.shell.ports import AuditRow, ConflictError, Tx
-from reconciler.shell.record import record_decision
+from reconciler.shell.record import record_decision, settle_contest
 from reconciler.shell.rollout_unit import audit_state, owner_of
 from reconciler.shell.source_unit import POLL, RESYNC, source_name
 
@@ -130,6 +130,7 @@ async def sync(daemon: Daemon, name: str | None, order: Order) -> list[str]:
         sources, dirty = sorted(daemon.sources), [POLL, RESYNC]
     else:
         application = await find_application(daemon, name)
+        name = application
         source, _ = goals_of(daemon, application)
         sources, dirty = [source] if source else [], [POLL, application]
         if not sources:
@@ -138,10 +139,18 @@ async def sync(daemon: Daemon, name: str | None, order: Order) -> list[str]:
     wall = daemon.ports.clock.now().wall
     message = f"sync asked for by {order.actor}" + (f": {order.reason}" if order.reason else "")
     row = AuditRow(wall, "event", "SyncAsked", message, ",".join(sources), name or "", actor=order.actor)
-    await daemon.context.store.transact("steer:sync", lambda tx: tx.audit(row))
+    await daemon.context.store.transact("steer:sync", lambda tx: _sync_asked(tx, row, daemon.ports.clock.now()))
     for source in sources:
         daemon.hub.wake(source_name(source), *dirty)
     return sources
+
+
+def _sync_asked(tx: Tx, row: AuditRow, now: Now) -> None:
+    """A person who asks for one application by name has decided who is right about what was fought over."""
+    tx.audit(row)
+    for assignment in tx.assignments(application=row.application) if row.application else ():
+        if assignment.contested:
+            settle_contest(tx, assignment, now)
 
 
 # ---- how an order is carried out -----------------------------------------------------------------------------------

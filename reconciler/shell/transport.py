@@ -50,12 +50,13 @@ class Stream:
 class TransportError(Exception):
     """No answer. `sent` says whether the request may have reached the server: if so, its outcome is ambiguous and must
     be read again before anything is repeated. `message` is for people; `asked` names the request ("GET /version"), for
-    whoever reads the traceback."""
+    whoever reads the traceback; `code` is a reason code where there is one more telling than that nobody answered."""
 
-    def __init__(self, message: str, *, sent: bool, asked: str = "") -> None:
+    def __init__(self, message: str, *, sent: bool, asked: str = "", code: str = "") -> None:
         super().__init__(f"{asked}: {message}" if asked else message)
         self.message = message
         self.sent = sent
+        self.code = code
 
 
 class Transport(Protocol):

@@ -25,12 +25,13 @@ import orjson
 
 from reconciler.shell.transport import Request, Response, Stream, TransportError
 from reconciler.sim import deletions
+from reconciler.sim.admission import Webhook
 from reconciler.sim.problems import ApiError
 from reconciler.sim.reads import Reads
 from reconciler.sim.requests import parse_call
 from reconciler.sim.schema import Catalog, load_catalog
 from reconciler.sim.store import Event, Key, Snapshot, Store, Stored, WriteEntry
-from reconciler.sim.verbs import Admit, Verbs
+from reconciler.sim.verbs import Verbs
 from reconciler.sim.versions import Object
 from reconciler.sim.watch import Watch
 from reconciler.sim.writes import Options, Target, Writer
@@ -64,13 +65,12 @@ class SimApiServer:
         seed: str = "simulated",
         catalog: Catalog | None = None,
         users: Mapping[str, str] | None = None,
-        admit: Admit | None = None,
         watch_clock: Callable[[], float] | None = None,
         bookmark_interval_s: float = 60.0,
     ) -> None:
         """`users` maps bearer tokens to user names; without it every request is an administrator's. `watch_clock` is
-        what bookmarks and `timeoutSeconds` go by (by default the loop's time). `admit` may refuse a write."""
-        self._setup(Store(), catalog or load_catalog(), now, seed, users, admit, watch_clock, bookmark_interval_s)
+        what bookmarks and `timeoutSeconds` go by (by default the loop's time)."""
+        self._setup(Store(), catalog or load_catalog(), now, seed, users, watch_clock, bookmark_interval_s)
         for name in FIRST_NAMESPACES:
             self.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}, manager="kube-apiserver")
         self._store.log.clear()
@@ -82,19 +82,19 @@ class SimApiServer:
         now: Callable[[], float],
         seed: str,
         users: Mapping[str, str] | None,
-        admit: Admit | None,
         watch_clock: Callable[[], float] | None,
         bookmark_interval_s: float,
     ) -> None:
         self.catalog = catalog
         self.now = now
         self.users = users
-        self.admit = admit
+        #: Whom every write is shown to; may be changed at any time.
+        self.webhooks: list[Webhook] = []
         self._seed = seed
         self._store = store
         self._observers: list[Observer] = []
         self._kinds = {resource.storage: resource for resource in reversed(catalog.resources)}
-        self._writer = Writer(store, catalog, now, seed)
+        self._writer = Writer(store, catalog, now, seed, self.webhooks)
         clock = watch_clock or (lambda: asyncio.get_running_loop().time())
         self._bookmark_interval_s = bookmark_interval_s
         self._reads = Reads(store, catalog, now, clock, bookmark_interval_s)
@@ -233,7 +233,7 @@ class SimApiServer:
         self._verbs.record(user, manager, verb, target, before, after, body, dry_run=dry_run, code=code)
 
     def snapshot(self) -> ServerSnapshot:
-        """A copy to restore from; open watches, observers and the admission hook are not part of it."""
+        """A copy to restore from; open watches, observers and webhooks are not part of it."""
         return ServerSnapshot(self._store.snapshot(), self.catalog, self._seed, self.users, self._bookmark_interval_s)
 
     @classmethod
@@ -242,13 +242,12 @@ class SimApiServer:
         saved: ServerSnapshot,
         *,
         now: Callable[[], float],
-        admit: Admit | None = None,
         watch_clock: Callable[[], float] | None = None,
     ) -> SimApiServer:
         """A server as it was at the snapshot, which may be restored any number of times."""
         server = cls.__new__(cls)
         store = Store.restore(saved.store)
-        server._setup(store, saved.catalog, now, saved.seed, saved.users, admit, watch_clock, saved.bookmark_interval_s)
+        server._setup(store, saved.catalog, now, saved.seed, saved.users, watch_clock, saved.bookmark_interval_s)
         return server
 
 

@@ -17,6 +17,8 @@ from collections import deque
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from reconciler.core.apply_rules import ObjectRule, rules_by_object, rules_from_text
+from reconciler.core.as_sent import as_sent
 from reconciler.core.diff import compare
 from reconciler.core.model import (
     FAILURE_STATES,
@@ -133,16 +135,26 @@ class Checkers:
     def _check_apply(
         self, cluster: str, key: ObjectKey, body: dict[str, Any], live: list[Any], late: list[Any]
     ) -> None:
-        sent = {**body, "metadata": {name: value for name, value in body["metadata"].items() if name != "uid"}}
+        guards = ("uid", "resourceVersion")
+        sent = {**body, "metadata": {name: value for name, value in body["metadata"].items() if name not in guards}}
+        found = self.world.clusters[cluster].server.read(Key(key.group, key.kind, key.namespace, key.name))
+        version = body["metadata"].get("resourceVersion")
+        if version and (found is None or found["metadata"]["resourceVersion"] != version):
+            return  # made of a version that is no more: the server refuses it
         for intent in [*live, *late]:
             release = self._ask(lambda tx, digest=intent.digest: tx.release(digest))
-            if sent != self._stamped(release, intent.target).get(key):
+            wanted = self._stamped(release, intent.target).get(key)
+            if wanted is None or sent != as_sent(wanted, found, self._rules(release).get(key)):
                 continue
             assignment = self._ask(lambda tx, target=intent.target: tx.assignment(target))
             if intent in live and (assignment is None or assignment.digest != intent.digest):
                 raise Violation(8, f"{key} on {cluster}: {intent.digest[:12]} is written and not what is assigned")
             return
         raise Violation(24, f"{key} on {cluster}: what is written is not what any intent says")
+
+    def _rules(self, release: Release) -> dict[ObjectKey, ObjectRule]:
+        text: str = self._ask(lambda tx: tx.apply_rules(release.application))
+        return rules_by_object(rules_from_text(text), release.objects)
 
     def _stamped(self, release: Release, target: Target) -> dict[ObjectKey, Any]:
         assignment = self._ask(lambda tx: tx.assignment(target))
@@ -374,15 +386,17 @@ class Checkers:
     # ---- at rest -----------------------------------------------------------------------------------------------
 
     def at_rest(self, *, but: frozenset[Target] = frozenset()) -> None:
-        """Every assigned target is really what is assigned, but for those of halted rollouts (`but`)."""
+        """Every assigned target is really what is assigned, but for those of halted rollouts (`but`) and those that
+        somebody fights for, of which people were told."""
         for assignment in self._ask(lambda tx: tx.assignments()):
-            if not assignment.digest or assignment.target in but:
+            if not assignment.digest or assignment.contested or assignment.target in but:
                 continue
             cluster = self.world.clusters[assignment.target.cluster]
             release = self._ask(lambda tx, digest=assignment.digest: tx.release(digest))
+            rules = self._rules(release)
             for key, manifest in self._stamped(release, assignment.target).items():
                 live = cluster.server.read(Key(key.group, key.kind, key.namespace, key.name))
-                if compare(manifest, live).sync not in (Sync.IN_SYNC, Sync.ASK):
+                if compare(as_sent(manifest, live, rules.get(key)), live).sync not in (Sync.IN_SYNC, Sync.ASK):
                     raise Violation(22, f"{key} on {cluster.name} did not converge to what is assigned")
 
     def quiet(self, before: dict[str, int]) -> None:

@@ -30,7 +30,6 @@ from reconciler.sim.plan import FaultPlan, Generation, NoFaults
 from reconciler.sim.problems import ApiError
 from reconciler.sim.schema import Catalog
 from reconciler.sim.store import Event, Key
-from reconciler.sim.verbs import Admit
 
 GROUPS = {"Deployment": "apps", "StatefulSet": "apps", "Job": "batch"}
 #: What people's edits are recorded as.
@@ -98,7 +97,7 @@ class ClusterSnapshot:
 
 
 class SimCluster:
-    """A simulated cluster. `behaviours` may be changed at any time; `admit` may refuse writes with a Status."""
+    """A simulated cluster. `behaviours`, and the `webhooks` of its `server`, may be changed at any time."""
 
     def __init__(
         self,
@@ -110,7 +109,6 @@ class SimCluster:
         behaviours: Behaviours | None = None,
         catalog: Catalog | None = None,
         users: Mapping[str, str] | None = None,
-        admit: Admit | None = None,
         server: SimApiServer | None = None,
     ) -> None:
         self.name = name
@@ -119,9 +117,7 @@ class SimCluster:
         self.behaviours = behaviours or Behaviours()
         self._seed = seed
         here = f"{seed}/{name}"
-        self.server = server or SimApiServer(
-            now=lambda: clock.now().wall, seed=here, catalog=catalog, users=users, admit=admit
-        )
+        self.server = server or SimApiServer(now=lambda: clock.now().wall, seed=here, catalog=catalog, users=users)
         self.operator = FlinkOperator(
             EngineAccess(self.server, OPERATOR), clock, seed=here, timings=timings, behaviours=self.behaviours
         )
@@ -221,10 +217,9 @@ class SimCluster:
         *,
         timings: Timings | None = None,
         behaviours: Behaviours | None = None,
-        admit: Admit | None = None,
     ) -> SimCluster:
         """A cluster as it was, on a clock that stands at `saved.taken_s`; the copy may be restored again."""
-        server = SimApiServer.restore(saved.server, now=lambda: clock.now().wall, admit=admit)
+        server = SimApiServer.restore(saved.server, now=lambda: clock.now().wall)
         cluster = cls(saved.name, clock, seed=saved.seed, timings=timings, behaviours=behaviours, server=server)
         cluster.operator.restore(saved.operator)
         cluster.controllers.agenda.restore(saved.controllers)

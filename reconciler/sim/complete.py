@@ -227,7 +227,14 @@ def _service_spec(spec: dict[str, Any]) -> dict[str, Any]:
     return {key: wanted for key, wanted in {**families, **policy}.items() if key not in spec}
 
 
+def _network_policy_spec(spec: dict[str, Any]) -> dict[str, Any]:
+    if spec.get("policyTypes"):
+        return {}
+    return {"policyTypes": ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"]}
+
+
 SPECIAL_DEFAULTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "networking.v1.NetworkPolicySpec": _network_policy_spec,
     "core.v1.Container": _container,
     "core.v1.PodSpec": _pod_spec,
     "core.v1.ServicePort": _service_port,

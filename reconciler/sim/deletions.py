@@ -6,6 +6,8 @@ An object with finalizers only gets a deletionTimestamp; it is removed by the up
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from reconciler.sim import problems
 from reconciler.sim.store import Stored
 from reconciler.sim.versions import Object
@@ -20,6 +22,7 @@ def delete(
     """Returns (object, whether it is gone): with finalizers it only gets a deletionTimestamp."""
     live = writer.get(target)
     _check_preconditions(target, live, preconditions)
+    writer.review_deletion(target, live, options)
     if target.resource.storage == "/namespaces":
         return _delete_namespace(writer, target, live, options)
     metadata = dict(live.value["metadata"])
@@ -85,6 +88,8 @@ def _finish_namespace(writer: Writer, name: str) -> None:
         inside = sorted(key for key in writer.store.shelf(resource.storage).objects if key[0] == name)
         for namespace, inner in inside if resource.namespaced else ():
             target = Target(resource, namespace, inner)
-            delete(writer, target, Options("namespace-controller"), preconditions={}, policy="")
+            # What a webhook does not let go keeps its namespace; the controller tries again.
+            with suppress(problems.ApiError):
+                delete(writer, target, Options("namespace-controller"), preconditions={}, policy="")
     if not any(key[0] == name for shelf in writer.store.shelves.values() for key in shelf.objects):
         writer.store.drop("/namespaces", "", name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from reconciler.sim.openapi import openapi_document, openapi_index
 from reconciler.sim.schema import Catalog, Resource
 
 VERSION = {
@@ -29,6 +30,10 @@ def document(catalog: Catalog, path: str) -> dict[str, Any] | None:
     parts = path.strip("/").split("/")
     if path == "/version":
         return VERSION
+    if path == "/openapi/v3":
+        return openapi_index(catalog)
+    if path.startswith("/openapi/v3/"):
+        return openapi_document(catalog, path.removeprefix("/openapi/v3/"))
     if parts == ["api"]:
         return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
     if parts == ["apis"]:

@@ -8,6 +8,7 @@ and ports, the fixed parts of StatefulSets, Jobs, pods and role bindings, immuta
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -139,14 +140,24 @@ def _service(value: Object, live: Object | None) -> Iterator[Cause]:
 
 
 def _secret(value: Object, live: Object | None) -> Iterator[Cause]:
-    if live is None:
-        return
-    if value.get("type") != live.get("type"):
+    if live is not None and value.get("type") != live.get("type"):
         yield invalid_value("type", value.get("type"), "field is immutable")
-    yield from _immutable_data(value, live)
+    yield from _data(value, live)
 
 
-def _immutable_data(value: Object, live: Object | None) -> Iterator[Cause]:
+_CONFIG_KEY = "[-._a-zA-Z0-9]+"
+
+
+def _data(value: Object, live: Object | None) -> Iterator[Cause]:
+    """ConfigMaps and Secrets: how keys may be written, and what must not change once it is declared immutable."""
+    text = (
+        "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or "
+        f"'KEY_NAME',  or 'key-name', regex used for validation is '{_CONFIG_KEY}')"
+    )
+    for field in ("data", "binaryData"):
+        for key in value.get(field) or ():
+            if not re.fullmatch(_CONFIG_KEY, key):
+                yield invalid_value(f"{field}[{key}]", key, text)
     if live is None or not live.get("immutable"):
         return
     if not value.get("immutable"):
@@ -154,6 +165,15 @@ def _immutable_data(value: Object, live: Object | None) -> Iterator[Cause]:
     for field in ("data", "binaryData"):
         if not same(value.get(field), live.get(field)):
             yield forbidden_value(field, "field is immutable when `immutable` is set")
+
+
+def _claim(value: Object, live: Object | None) -> Iterator[Cause]:
+    """A claim's spec is fixed, its size too for as long as no volume is bound to it (which nobody here does)."""
+    if live is not None and not same(value.get("spec"), live.get("spec")):
+        text = (
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
+        )
+        yield forbidden_value("spec", text)
 
 
 def _job(value: Object, live: Object | None) -> Iterator[Cause]:
@@ -176,7 +196,8 @@ RULES: dict[tuple[str, str], Callable[[Object, Object | None], Iterator[Cause]]]
     ("apps", "StatefulSet"): _stateful_set,
     ("", "Service"): _service,
     ("", "Secret"): _secret,
-    ("", "ConfigMap"): _immutable_data,
+    ("", "ConfigMap"): _data,
+    ("", "PersistentVolumeClaim"): _claim,
     ("", "Pod"): _pod,
     ("batch", "Job"): _job,
     ("rbac.authorization.k8s.io", "RoleBinding"): _role_binding,

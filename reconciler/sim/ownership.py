@@ -226,7 +226,10 @@ def decode(managed_fields: Any) -> dict[Owner, Entry]:
             )
             if owner.operation not in ("Apply", "Update"):
                 raise ValueError(f"invalid operation {owner.operation!r}")
-            entries[owner] = Entry(item.get("fieldsV1") or {}, item.get("time") or "")
+            fields = item.get("fieldsV1") or {}
+            if not isinstance(fields, dict) or item.get("fieldsType", "FieldsV1") != "FieldsV1":
+                raise ValueError("fieldsV1 is not a field set")
+            entries[owner] = Entry(fields, item.get("time") or "")
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError("managedFields is not a list of entries") from error
     return entries

@@ -159,6 +159,16 @@ def _invalid(what: str, details: dict[str, Any], name: str, causes: Sequence[Cau
     return ApiError(status(422, f'{what} "{name}" is invalid: {joined}', details=details))
 
 
+def unpatchable() -> ApiError:
+    """A JSON patch that does not fit the object, be it that a `test` in it fails: the server does not say why."""
+    return ApiError(status(422, "the server rejected our request due to an error in our request", details={}))
+
+
+def invalid_patch(value: Any, why: str) -> ApiError:
+    """A patch whose result is no object of its kind: the result is quoted whole."""
+    return _invalid("", {}, "", [invalid_value("patch", orjson.dumps(value).decode(), why)])
+
+
 def bad_request(message: str) -> ApiError:
     """A request that makes no sense."""
     return ApiError(status(400, message))
@@ -167,6 +177,12 @@ def bad_request(message: str) -> ApiError:
 def internal(message: str) -> ApiError:
     """What the real server answers with 500 and no reason, although the client is at fault."""
     return ApiError(status(500, message, reason=""))
+
+
+def internal_error(why: str) -> ApiError:
+    """Something that the server needs for its answer failed."""
+    message = f"Internal error occurred: {why}"
+    return ApiError(status(500, message, reason="InternalError", details={"causes": [{"message": why}]}))
 
 
 def expired(message: str) -> ApiError:

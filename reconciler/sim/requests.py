@@ -133,14 +133,14 @@ def decode_body(call: Call) -> Any:
             except orjson.JSONDecodeError:
                 return _yaml(body)
         return _yaml(body)
-    if kind not in ("application/json", MERGE):
+    if kind not in ("application/json", MERGE, JSON_PATCH):
         listed = "application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor"
         message = f"the body of the request was in an unknown format - accepted media types include: {listed}"
         raise problems.ApiError(problems.status(415, message))
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise problems.bad_request(f"error decoding patch: {error}" if kind == MERGE else str(error)) from error
+        raise problems.bad_request(f"error decoding patch: {error}" if kind in PATCHES else str(error)) from error
 
 
 def _yaml(body: bytes) -> Any:

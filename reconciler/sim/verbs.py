@@ -16,7 +16,8 @@ import orjson
 from reconciler.shell.transport import Response, Stream
 from reconciler.sim import deletions, discovery, problems
 from reconciler.sim.complete import bad_base64, unknown_fields
-from reconciler.sim.problems import ApiError, Status
+from reconciler.sim.json_patch import PatchError, json_patch
+from reconciler.sim.problems import ApiError
 from reconciler.sim.reads import JSON_HEADERS, Reads
 from reconciler.sim.requests import (
     APPLY,
@@ -54,16 +55,11 @@ ANSWERS_DELETED = frozenset(
 )
 
 
-#: May refuse a write: (verb, kind, object) -> the refusal, or None.
-Admit = Callable[[str, str, Object], Status | None]
-
-
 class Server(Protocol):
     """What requests are run on. All of it may change while it runs."""
 
     catalog: Catalog
     now: Callable[[], float]
-    admit: Admit | None
 
 
 class Verbs:
@@ -148,7 +144,11 @@ class Verbs:
             _must_be_a_patch(call, target.resource)
         options = write_options(call, kinds[verb])
         body = decode_body(call)
-        if not isinstance(body, dict):
+        if call.content_type == JSON_PATCH and verb == "patch":
+            if not isinstance(body, list):
+                why = "json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp"
+                raise problems.bad_request(f"error decoding patch: {why}")
+        elif not isinstance(body, dict):
             raise problems.bad_request("the body of the request is not an object")
         if verb != "patch" or call.content_type == APPLY:
             target = _matching(body, target, apply=verb == "patch")
@@ -160,7 +160,6 @@ class Verbs:
             elif verb == "update":
                 stored, code = self._update(call, target, body, options, warnings), 200
             elif call.content_type == APPLY:
-                self._admit("patch", target, body)
                 stored, created = self._writer.apply(target, body, options)
                 code = 201 if created else 200
             else:
@@ -182,15 +181,8 @@ class Verbs:
             headers["warning"] = ", ".join(f"299 - {orjson.dumps(text).decode()}" for text in warnings)
         return Response(code, headers, stored.raw)
 
-    def _admit(self, verb: str, target: Target, value: Object) -> None:
-        if self._server.admit is not None:
-            refusal = self._server.admit(verb, target.resource.kind, value)
-            if refusal is not None:
-                raise ApiError(refusal)
-
     def _create(self, call: Call, target: Target, body: Object, options: Options, warnings: list[str]) -> Stored:
         self._check_fields(call, target.resource, body, warnings)
-        self._admit("create", target, body)
         return self._writer.create(target, body, options)
 
     def _update(self, call: Call, target: Target, body: Object, options: Options, warnings: list[str]) -> Stored:
@@ -205,20 +197,21 @@ class Verbs:
         if target.resource.custom and not metadata.get("resourceVersion"):
             cause = problems.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
             raise problems.invalid(target.resource, target.name, [cause])
-        self._admit("update", target, body)
         return self._writer.update(target, live, body, options)
 
-    def _patch(self, call: Call, target: Target, body: Object, options: Options, warnings: list[str]) -> Stored:
+    def _patch(self, call: Call, target: Target, body: Any, options: Options, warnings: list[str]) -> Stored:
         live = self._writer.get(target)
-        metadata = body.get("metadata") or {}
-        for field, wanted in (("name", target.name), ("namespace", target.namespace)):
-            if metadata.get(field, wanted) != wanted:
+        wanted = _patched(live, body)
+        metadata = wanted.get("metadata") or {}
+        for field, value in (("name", target.name), ("namespace", target.namespace)):
+            if metadata.get(field, value) != value:
                 raise problems.bad_request(
-                    f"the {field} of the object ({metadata[field]}) does not match the {field} on the URL ({wanted})"
+                    f"the {field} of the object ({metadata[field]}) does not match the {field} on the URL ({value})"
                 )
-        self._check_fields(call, target.resource, merge_patch(live.value, body), warnings)
-        self._admit("patch", target, body)
-        return self.merge(target, live, body, options)
+        self._check_fields(call, target.resource, wanted, warnings)
+        if isinstance(body, dict):
+            return self.merge(target, live, body, options)
+        return self._writer.update(target, live, wanted, options)
 
     def merge(self, target: Target, live: Stored, patch: Object, options: Options) -> Stored:
         """A merge patch on a live object."""
@@ -230,20 +223,26 @@ class Verbs:
 
     def _check_fields(self, call: Call, resource: Resource, body: Object, warnings: list[str]) -> None:
         """Wrong types of built-in kinds are 400; unknown fields are refused, warned of or dropped as asked."""
+        patching = call.request.method == "PATCH"
+
+        def refusal(why: str) -> ApiError:
+            if patching:
+                return problems.invalid_patch(body, why)
+            return problems.bad_request(_cannot_be_handled(resource, why))
+
         if not resource.custom:
             errors = type_errors(resource.node, _known_part(body, resource), allow_duplicates=True)
             if errors:
                 path, message = errors[0]
                 why = f"json: cannot unmarshal into Go struct field {resource.kind}{path}: {message}"
-                raise problems.bad_request(_cannot_be_handled(resource, why))
+                raise refusal(why)
             wrong = bad_base64(body) if resource.storage == "/secrets" else ""
             if wrong:
-                raise problems.bad_request(_cannot_be_handled(resource, wrong))
+                raise refusal(wrong)
         mode = call.query.get("fieldValidation") or "Warn"
         unknown = [] if mode == "Ignore" else unknown_fields(resource.node, body)
         if unknown and mode == "Strict":
-            why = "strict decoding error: " + ", ".join(f'unknown field "{name}"' for name in unknown)
-            raise problems.bad_request(_cannot_be_handled(resource, why))
+            raise refusal("strict decoding error: " + ", ".join(f'unknown field "{name}"' for name in unknown))
         warnings += [f'unknown field "{name}"' for name in unknown]
 
     def _delete(self, call: Call, target: Target) -> Response:
@@ -262,8 +261,6 @@ class Verbs:
             options = replace(options, dry_run=True)
         before = self._writer.find(target)
         try:
-            live = self._writer.get(target)
-            self._admit("delete", target, live.value)
             preconditions = body.get("preconditions") or {}
             stored, gone = deletions.delete(self._writer, target, options, preconditions=preconditions, policy=policy)
         except ApiError as error:
@@ -324,6 +321,16 @@ class Verbs:
         )
 
 
+def _patched(live: Stored, body: Any) -> Any:
+    """The live object after a merge patch or a JSON patch."""
+    if isinstance(body, dict):
+        return merge_patch(live.value, body)
+    try:
+        return json_patch(live.value, body)
+    except PatchError as error:
+        raise problems.unpatchable() from error
+
+
 def _page_not_found() -> Response:
     return Response(404, {"content-type": "text/plain; charset=utf-8"}, b"404 page not found\n")
 
@@ -354,7 +361,7 @@ def _must_be_a_patch(call: Call, resource: Resource) -> None:
         listed = ", ".join((JSON_PATCH, MERGE, APPLY))
         message = f"the body of the request was in an unknown format - accepted media types include: {listed}"
         raise ApiError(problems.status(415, message))
-    if kind in (JSON_PATCH, STRATEGIC):
+    if kind == STRATEGIC:
         raise problems.not_simulated(kind)
 
 

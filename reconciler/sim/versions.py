@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from reconciler.sim import ownership
+from reconciler.sim import ownership, problems
+from reconciler.sim.complete import complete
 from reconciler.sim.ownership import Entry, Owner
 from reconciler.sim.schema import Resource
 from reconciler.sim.store import Stored
-from reconciler.sim.typed import same
+from reconciler.sim.typed import same, type_errors
 
 Object = dict[str, Any]
 #: Kinds without a spec to count changes of.
@@ -137,15 +138,31 @@ def keep_address(value: Object, before: Object) -> Object:
     return {**value, "spec": {**spec, **kept}}
 
 
-def entries_of_request(sent: Any, known: dict[Owner, Entry]) -> dict[Owner, Entry]:
-    """A PUT or merge patch may edit managedFields: [] or [{}] resets them, anything undecodable is ignored."""
+def entries_of_request(sent: Any, known: dict[Owner, Entry], resource: Resource) -> dict[Owner, Entry]:
+    """A PUT or patch may edit managedFields: [] or [{}] resets them, anything undecodable is ignored, and who wrote at
+    a version that is not served has written nothing."""
     if sent == [] or sent == [{}]:
         return {}
     try:
         decoded = ownership.decode(sent)
     except ValueError:
         return known
-    return decoded or known
+    return {owner: entry for owner, entry in decoded.items() if owner.api_version == resource.api_version}
+
+
+def after_webhooks(
+    resource: Resource, value: Object, changed: Object, entries: dict[Owner, Entry], *, applied: bool
+) -> tuple[Object, dict[Owner, Entry]]:
+    """What mutating webhooks made of a value, and its owners: what the type does not know is lost, defaults are set
+    anew. Nobody owns what was added; managedFields that a webhook writes itself count."""
+    if any(changed["metadata"].get(key) != value["metadata"].get(key) for key in ("name", "namespace")):
+        raise problems.not_simulated("a webhook that renames an object")
+    known = {key: part for key, part in changed.items() if key in resource.node.fields}
+    for path, message in [] if resource.custom else type_errors(resource.node, known):
+        raise problems.internal_error(f"json: cannot unmarshal into Go struct field {resource.kind}{path}: {message}")
+    entries = entries_of_request(changed["metadata"].get("managedFields", []), entries, resource)
+    metadata = {key: part for key, part in changed["metadata"].items() if key != "managedFields"}
+    return complete(resource, {**changed, "metadata": metadata}, value, applied=applied), entries
 
 
 def untidy(resource: Resource, applied: Object) -> tuple[str, ...]:

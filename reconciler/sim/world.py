@@ -24,9 +24,12 @@ from typing import Any
 
 from reconciler.core.documents import Cluster
 from reconciler.core.fleet_model import FleetSettings
+from reconciler.core.health_cel import answer
 from reconciler.core.model import Reason, Target
 from reconciler.resources import catalogue
 from reconciler.shell.daemon import Daemon, DaemonSettings, Ports, SourceSpec
+from reconciler.shell.evaluation import InlineEvaluator
+from reconciler.shell.identity import default_identity
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.metrics import Metrics
 from reconciler.shell.ports import Tx
@@ -133,6 +136,7 @@ class World:
                 cluster.name,
                 self._transport(known, generation),
                 now_s=lambda: clock.now().monotonic,
+                identities=default_identity,
             )
 
         return Ports(
@@ -141,6 +145,7 @@ class World:
             schedule=ClockSchedule(lived, number),
             sources={SOURCE: SourceSpec(source, self.poll_s, FleetSettings(catalogue()))},
             connect=connect,
+            evaluator=InlineEvaluator(answer),
             notifier=FaultNotifier(self.notifier, self.plan, generation),
             random=number,
             metrics=Metrics("simulated"),
@@ -300,6 +305,9 @@ class _Checked:
                 world.before_write(self._cluster, request)
             except Violation as violation:
                 world.failures.append(violation)
+        whom = dict(request.headers).get("Impersonate-User", "")
+        if whom != ("" if request.method == "GET" else default_identity(SOURCE).user):
+            world.failures.append(AssertionError(f"{request.method} {request.path} is made as {whom or 'the daemon'}"))
         if request.method != "GET":
             world.note(f"{self._cluster} {request.method} {request.path} {len(request.body)}")
         return await self._inner.request(request)

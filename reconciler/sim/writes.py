@@ -1,18 +1,20 @@
 """Writes: how a create, update or apply becomes the next version of an object.
 
-Every write goes the same way: make the new value, complete it (defaults), see whether anything changed, count the
-generation, validate, record who owns what, store. A dry run stops before the last step. An object whose value and
+Every write goes the same way: make the new value, complete it (defaults), record who owns what, let the mutating
+webhooks change it, count the generation, validate, ask the validating webhooks, store what changed. A dry run stops
+before the last step. An object whose value and
 ownership stay the same keeps its resourceVersion: only the times in managedFields would differ, and they do not count.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from reconciler.sim import fieldset, merge, ownership, problems
+from reconciler.sim import admission, fieldset, merge, ownership, problems
+from reconciler.sim.admission import Review, Webhook
 from reconciler.sim.complete import bad_base64, complete, zero
 from reconciler.sim.fieldset import EMPTY, MEMBER, FieldSet
 from reconciler.sim.ownership import Entry, Owner
@@ -25,6 +27,7 @@ from reconciler.sim.versions import (
     POD_STATUS,
     WITHOUT_GENERATION,
     Object,
+    after_webhooks,
     bare,
     entries_of_request,
     generation_changes,
@@ -63,9 +66,12 @@ class Target:
 
 
 class Writer:
-    """Creates, updates and applies in one store. `now` is the epoch time; `seed` makes uids."""
+    """Creates, updates and applies in one store. `now` is the epoch time; `seed` makes uids; `webhooks` may change."""
 
-    def __init__(self, store: Store, catalog: Catalog, now: Callable[[], float], seed: str) -> None:
+    def __init__(
+        self, store: Store, catalog: Catalog, now: Callable[[], float], seed: str, webhooks: Sequence[Webhook] = ()
+    ) -> None:
+        self.webhooks = webhooks
         self.store = store
         self.catalog = catalog
         self._now = now
@@ -128,16 +134,17 @@ class Writer:
             target = Target(target.resource, target.namespace, metadata["generateName"] + suffix)
         self._namespace_exists(target)
         value = self._new_object(target, body)
-        live = self.find(target)
-        if live is not None:
-            deleting = bool(live.value["metadata"].get("deletionTimestamp"))
-            raise problems.already_exists(target.resource, target.name, deleting=deleting)
         resource = target.resource
         before = {} if resource.custom else zero(resource.node)
         before["metadata"] = {}
         owner = Owner(options.manager, "Update", resource.api_version)
         sent = without_allocations(value, body) if resource.storage == "/services" else value
         entries = ownership.update(resource.node, before, sent, {}, owner, self.time())
+        value, entries = self._admit(target, value, None, entries, options)
+        live = self.find(target)
+        if live is not None:
+            deleting = bool(live.value["metadata"].get("deletionTimestamp"))
+            raise problems.already_exists(resource, target.name, deleting=deleting)
         return self.put(target, value, entries, options.dry_run)
 
     def _namespace_exists(self, target: Target) -> None:
@@ -159,7 +166,7 @@ class Writer:
             raise problems.ApiError(problems.status(403, message, details=details))
 
     def _new_object(self, target: Target, body: Object, *, applied: bool = False) -> Object:
-        """The first version: system fields set, completed, validated."""
+        """The first version: system fields set, completed."""
         resource = target.resource
         given = body.get("metadata") or {}
         dropped = ("uid", "resourceVersion", "generation", "selfLink", "deletionTimestamp", "managedFields",
@@ -190,7 +197,6 @@ class Writer:
             value = self._with_address(value)
         if resource.storage == "/pods":
             value = {**value, "spec": {**POD_ADMISSION, **value["spec"]}, "status": POD_STATUS}
-        self._validate(target, value, None)
         return value
 
     def _with_address(self, service: Object) -> Object:
@@ -202,6 +208,45 @@ class Writer:
             address = f"10.96.{self.store.counter // 254 % 256}.{self.store.counter % 254 + 1}"
             spec = {**spec, "clusterIP": address}
         return {**service, "spec": {**spec, "clusterIPs": [spec["clusterIP"]]}}
+
+    def _admit(
+        self,
+        target: Target,
+        value: Object,
+        live: Stored | None,
+        entries: dict[Owner, Entry],
+        options: Options,
+        *,
+        applied: bool = False,
+    ) -> tuple[Object, dict[Owner, Entry]]:
+        """(value, entries) as all who have a say leave them: webhooks that change, validation, webhooks that refuse."""
+        review = self._review("CREATE" if live is None else "UPDATE", target, live, options)
+        if self.webhooks:
+            shown = with_entries(value, entries)
+            after = admission.mutated(self.webhooks, replace(review, object=shown)).object
+            if after is not None and after is not shown:
+                value, entries = after_webhooks(target.resource, value, after, entries, applied=applied)
+        if live is not None and generation_changes(target.resource, live.value, value):
+            value = {**value, "metadata": {**value["metadata"], "generation": live.value["metadata"]["generation"] + 1}}
+        self._validate(target, value, None if live is None else live.value)
+        if self.webhooks:
+            admission.validated(self.webhooks, replace(review, object=with_entries(value, entries)))
+        return value, entries
+
+    def review_deletion(self, target: Target, live: Stored, options: Options) -> None:
+        """Ask the webhooks about a deletion. ApiError when one of them refuses."""
+        if self.webhooks:
+            review = self._review("DELETE", target, live, options)
+            admission.mutated(self.webhooks, review)
+            admission.validated(self.webhooks, review)
+
+    @staticmethod
+    def _review(operation: str, target: Target, live: Stored | None, options: Options) -> Review:
+        resource = target.resource
+        namespace = target.name if resource.storage == "/namespaces" else target.namespace
+        before = None if live is None else live.value
+        plural, subresource = resource.plural, target.subresource
+        return Review(operation, plural, subresource, namespace, target.name, None, before, options.dry_run)
 
     def _validate(self, target: Target, value: Object, live: Object | None) -> None:
         causes = validate(target.resource, value, live)
@@ -221,16 +266,17 @@ class Writer:
         sent = (wanted.get("metadata") or {}).get("managedFields")
         known = live.entries
         if not target.subresource and sent is not None:
-            known = entries_of_request(sent, known)
+            known = entries_of_request(sent, known, target.resource)
         # An object that nobody owns anything of (or whose managedFields this write resets) stays so.
         if known:
             entries = ownership.update(
                 target.resource.node, live.value, without_revision(value, live), known, owner, self.time()
             )
+        value, entries = self._admit(target, value, live, entries, options)
         return self._replace(target, live, value, entries, options)
 
     def _next_value(self, target: Target, live: Stored, wanted: Object, *, applied: bool = False) -> Object:
-        """The wanted object, restricted to what the endpoint may write, completed and validated."""
+        """The wanted object, restricted to what the endpoint may write, completed."""
         before = live.value
         old_metadata = before["metadata"]
         if target.subresource == "status":
@@ -251,9 +297,6 @@ class Writer:
         value = complete(target.resource, value, before, applied=applied)
         if target.resource.storage == "/services" and not target.subresource:
             value = keep_address(value, before)
-        if generation_changes(target.resource, before, value):
-            value["metadata"] = {**value["metadata"], "generation": old_metadata["generation"] + 1}
-        self._validate(target, value, before)
         return value
 
     def _replace(
@@ -302,6 +345,7 @@ class Writer:
         after = outcome.entries
         if owner in after and not unchanged(live, outcome.value):
             after[owner] = Entry(after[owner].fields, self.time())
+        value, after = self._admit(target, value, live, after, options, applied=True)
         return self._replace(target, live, value, after, options, untidy(resource, outcome.value)), False
 
     def _apply_absent(self, target: Target, config: Object, owner: Owner, reset: FieldSet, options: Options) -> Stored:
@@ -316,6 +360,7 @@ class Writer:
         owned = fieldset.without_subtrees(merge.field_set(target.resource.node, config), reset)
         owned = fieldset.difference(owned, ownership.SERVER_FIELDS)
         entries = {owner: Entry(owned, self.time())} if owned else {}
+        value, entries = self._admit(target, value, None, entries, options, applied=True)
         return self.put(target, value, entries, options.dry_run, untidy(target.resource, config))
 
     def _must_be_typed(self, target: Target, config: Object) -> None:

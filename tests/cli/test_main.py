@@ -58,7 +58,28 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "failed.yaml").write_text(POD.replace("PHASE", "Failed").replace("READY", "False"))
     (tmp_path / "two.yaml").write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {k: '2'}\n")
     (tmp_path / "one.yaml").write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {k: '1'}\n")
+    (tmp_path / "widget.yaml").write_text(WIDGET)
+    (tmp_path / "widgets.yaml").write_text(WIDGETS)
     return tmp_path
+
+
+def test_health_by_a_policy_of_one_s_own(files: Path) -> None:
+    del files
+    status, out, _ = ran("health", "widget.yaml", "--policy", "widgets.yaml")
+    assert status == 1
+    assert out == "Degraded     Widget.example.org a  Broken: no disk\n"
+
+
+WIDGET = "apiVersion: example.org/v1\nkind: Widget\nmetadata: {name: a}\nstatus: {phase: Failed, why: no disk}\n"
+WIDGETS = """\
+apiVersion: reconciler.dev/v1alpha1
+kind: HealthPolicy
+metadata: {name: widgets}
+spec:
+  match: [{group: example.org, kind: Widget}]
+  rules:
+  - {health: Degraded, when: object.status.phase == 'Failed', reason: Broken, messageExpression: object.status.why}
+"""
 
 
 @pytest.mark.parametrize(
@@ -86,6 +107,11 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["health", "nowhere.yaml"], 2),
         (["health", "broken.yaml"], 3),
         (["health", "orders"], 3),
+        (["health", "widget.yaml"], 0),
+        (["health", "widget.yaml", "--policy", "widgets.yaml"], 1),
+        (["health", "widget.yaml", "--policy", "one.yaml"], 3),
+        (["health", "widget.yaml", "--policy", "nowhere.yaml"], 2),
+        (["health", "orders", "--policy", "widgets.yaml"], 2),
         (["init", "new"], 0),
         (["init", "."], 2),
         (["plan", "broken", "--from", "a", "--to", "b"], 2),

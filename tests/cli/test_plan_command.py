@@ -200,3 +200,22 @@ def test_a_revision_that_is_none_is_wrong_use(fleet: Fleet, revision: str) -> No
     status, out = fleet.plan(f"{head}", revision, "-o", "json")
     assert status == 2
     assert json.loads(out)["error"]["code"] in ("ref-not-found", "refused-ref", "usage")
+
+
+def test_a_job_that_would_change_its_namespace_is_an_error_of_the_plan(fleet: Fleet) -> None:
+    before = fleet.commit()
+    status, out = fleet.plan(before, fleet.commit(APPLICATION.replace("namespace: orders", "namespace: other")))
+    assert status == 1
+    assert "FlinkDeployment orders from namespace orders to other: two copies would run" in out
+
+
+def test_a_renamed_application_is_no_new_one(fleet: Fleet) -> None:
+    before = fleet.commit()
+    text = APPLICATION.replace("IMAGE", "orders:1")
+    named = "metadata: {name: shop, annotations: {reconciler.dev/renamed-from: orders}}"
+    after = fleet.commit(text.replace("metadata: {name: orders}", named, 1))
+    found = fleet.json(before, after)
+    assert [problem["code"] for problem in found["problems"]] == []
+    (change,) = found["changes"]
+    assert (change["application"], change["new"], change["effect"], change["deletes"]) == ("test/shop", 0, "none", 0)
+    assert "was test/orders" in fleet.plan(before, after)[1]

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from reconciler.shell.transport import Request, Stream, Transport
+from reconciler.sim.admission import Fault, Respond, Webhook
 
 T = TypeVar("T")
 Object = dict[str, Any]
@@ -25,9 +26,14 @@ GROUPS = {
     "configmaps": "/api/v1",
     "secrets": "/api/v1",
     "services": "/api/v1",
+    "persistentvolumeclaims": "/api/v1",
     "serviceaccounts": "/api/v1",
     "pods": "/api/v1",
     "deployments": "/apis/apps/v1",
+    "statefulsets": "/apis/apps/v1",
+    "jobs": "/apis/batch/v1",
+    "networkpolicies": "/apis/networking.k8s.io/v1",
+    "rolebindings": "/apis/rbac.authorization.k8s.io/v1",
     "flinkdeployments": "/apis/flink.apache.org/v1beta1",
     "flinksessionjobs": "/apis/flink.apache.org/v1beta1",
     "specimens": "/apis/contract.reconciler.dev/v1",
@@ -36,9 +42,14 @@ KINDS = {
     "configmaps": "ConfigMap",
     "secrets": "Secret",
     "services": "Service",
+    "persistentvolumeclaims": "PersistentVolumeClaim",
     "serviceaccounts": "ServiceAccount",
     "pods": "Pod",
     "deployments": "Deployment",
+    "statefulsets": "StatefulSet",
+    "jobs": "Job",
+    "networkpolicies": "NetworkPolicy",
+    "rolebindings": "RoleBinding",
     "flinkdeployments": "FlinkDeployment",
     "flinksessionjobs": "FlinkSessionJob",
     "specimens": "Specimen",
@@ -46,6 +57,7 @@ KINDS = {
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 JSON = "application/json"
+JSON_PATCH = "application/json-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 TABLE = "application/json;as=Table;g=meta.k8s.io;v=v1"
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -124,7 +136,7 @@ class Api:
     loop: asyncio.AbstractEventLoop
     namespace: str
     spare_namespace: str = ""
-    _names: list[str] = field(default_factory=list)
+    admission: Callable[[Webhook], AbstractContextManager[None]] | None = None
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run to the end on the backend's loop."""
@@ -197,9 +209,22 @@ class Api:
         query = {"fieldManager": manager, **query}
         return self.send("PATCH", self.path(plural, name, sub=sub), body, content_type=MERGE, query=query)
 
+    def patch(
+        self, plural: str, name: str, operations: Any, *, manager: str = "kubectl-patch", sub: str = "", **query: str
+    ) -> Answer:
+        """JSON patch."""
+        query = {"fieldManager": manager, **query}
+        return self.send("PATCH", self.path(plural, name, sub=sub), operations, content_type=JSON_PATCH, query=query)
+
     def delete(self, plural: str, name: str, options: Object | None = None, **query: str) -> Answer:
         """DELETE with options in the body."""
         return self.send("DELETE", self.path(plural, name), options, query=query)
+
+    def webhook(self, name: str, respond: Respond | Fault, **settings: Any) -> AbstractContextManager[None]:
+        """A webhook in force for this test's namespace; those of one test are called in the order of their names."""
+        assert self.admission is not None
+        whole = f"{name}.{self.namespace}.admission.test"
+        return self.admission(Webhook(whole, respond, namespace=self.namespace, **settings))
 
     @contextmanager
     def watch(self, plural: str, *, namespace: str | None = "", accept: str = JSON, **query: str) -> Iterator[Watch]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -19,13 +20,26 @@ import pytest
 from reconciler.shell.kube_http import AiohttpTransport, transport_from_kubeconfig
 from reconciler.shell.kubeconfig import Connection, FixedCredentials
 from reconciler.shell.transport import Transport
+from reconciler.sim.admission import Webhook
 from reconciler.sim.apiserver import SimApiServer
 from reconciler.sim.http import serve
 from reconciler.sim.schema import load_catalog
 from tests.contract.api import Api
+from tests.control_plane import webhooks
 from tests.control_plane.server import ControlPlane
+from tests.control_plane.webhooks import WebhookServer
 
-Connected = tuple[str, Transport, asyncio.AbstractEventLoop]
+Admission = Callable[[Webhook], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """One backend: the way to it, the loop that lives on, and how a webhook is put in force there."""
+
+    name: str
+    transport: Transport
+    loop: asyncio.AbstractEventLoop
+    admission: Admission
 
 
 def simulated() -> SimApiServer:
@@ -33,17 +47,36 @@ def simulated() -> SimApiServer:
     return SimApiServer(catalog=load_catalog("specimen"))
 
 
-async def connect(name: str, plane: ControlPlane | None, resources: AsyncExitStack) -> Transport:
-    """The transport of one backend."""
-    if plane is not None:
-        transport: Transport = await transport_from_kubeconfig(plane.kubeconfig)
-    elif name == "direct":
-        transport = simulated().transport()
-    else:
-        url = await resources.enter_async_context(serve(simulated()))
-        transport = AiohttpTransport(Connection(url), FixedCredentials(None))
-    resources.push_async_callback(transport.close)
-    return transport
+def admission_of(plane: ControlPlane, resources: ExitStack) -> Admission:
+    """Webhooks on a real control plane; their server starts with the first one."""
+    servers: list[WebhookServer] = []
+
+    def admission(webhook: Webhook) -> AbstractContextManager[None]:
+        if not servers:
+            servers.append(resources.enter_context(webhooks.serve()))
+        return webhooks.registered(plane, servers[0], webhook)
+
+    return admission
+
+
+def simulated_admission(server: SimApiServer) -> Admission:
+    """Webhooks on a simulated API server: called in its process."""
+
+    @contextmanager
+    def admission(webhook: Webhook) -> Iterator[None]:
+        server.webhooks.append(webhook)
+        yield
+        server.webhooks.remove(webhook)
+
+    return admission
+
+
+async def connect(server: SimApiServer, name: str, resources: AsyncExitStack) -> Transport:
+    """The transport of a simulated backend."""
+    if name == "direct":
+        return server.transport()
+    url = await resources.enter_async_context(serve(server))
+    return AiohttpTransport(Connection(url), FixedCredentials(None))
 
 
 BACKENDS = [pytest.param("real", marks=pytest.mark.controlplane), "http", "direct"]
@@ -53,16 +86,24 @@ BACKENDS = [pytest.param("real", marks=pytest.mark.controlplane), "http", "direc
 def connected_fixture(request: pytest.FixtureRequest) -> Iterator[Connected]:
     """A transport to one backend with the loop it lives on."""
     name: str = request.param
-    plane = request.getfixturevalue("control_plane") if name == "real" else None
     loop = asyncio.new_event_loop()
-    resources = AsyncExitStack()
+    servers, resources = ExitStack(), AsyncExitStack()
     try:
-        transport = loop.run_until_complete(connect(name, plane, resources))
-        yield name, transport, loop
+        if name == "real":
+            plane: ControlPlane = request.getfixturevalue("control_plane")
+            transport: Transport = loop.run_until_complete(transport_from_kubeconfig(plane.kubeconfig))
+            admission = admission_of(plane, servers)
+        else:
+            server = simulated()
+            transport = loop.run_until_complete(connect(server, name, resources))
+            admission = simulated_admission(server)
+        resources.push_async_callback(transport.close)
+        yield Connected(name, transport, loop, admission)
     finally:
         loop.run_until_complete(resources.aclose())
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
+        servers.close()
 
 
 def names_of(node: str) -> tuple[str, str]:
@@ -75,9 +116,9 @@ def names_of(node: str) -> tuple[str, str]:
 @pytest.fixture
 def api(connected: Connected, request: pytest.FixtureRequest) -> Api:
     """Requests on one backend, in a namespace of this test's own."""
-    name, transport, loop = connected
     namespace, spare = names_of(request.node.nodeid)
-    return prepared(Api(name, transport, loop, namespace, spare))
+    backend = connected
+    return prepared(Api(backend.name, backend.transport, backend.loop, namespace, spare, backend.admission))
 
 
 def prepared(api: Api) -> Api:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reconciler.core.actions import Abandon, Baked, Step
-from reconciler.core.advance import BAKE_RESETS_MAX, Timing, accrue, advance, assigned_digest
+from reconciler.core.advance import BAKE_RESETS_MAX, BLOCKED_RETRY_S, Timing, accrue, advance, assigned_digest
 from reconciler.core.model import (
     ClusterView,
     Health,
@@ -302,6 +302,17 @@ def test_a_refused_write(code: str, rolling: bool, state: str) -> None:
     row = after(row, seen(None, intents=IntentSummary(0, Reason(code, "no"))))
     assert row.state == state
     assert row.reason == Reason(code, "no")
+
+
+def test_what_is_blocked_is_tried_again_ten_minutes_later_however_rarely_a_waiting_rollout_looks() -> None:
+    row = replace(ROW, state=TargetState.BLOCKED, progress_s=0.0, observed_at=None)
+    started, at_s, looks = 110.0, 110.0, 0
+    while row.state is TargetState.BLOCKED:
+        row, at_s, looks = after(row, seen(None, at_s), at_s), at_s + 5 * TIMING.check_interval_s, looks + 1
+        assert looks < 100
+    assert row.state is TargetState.WAITING
+    tried_s = at_s - 5 * TIMING.check_interval_s - started
+    assert BLOCKED_RETRY_S <= tried_s <= BLOCKED_RETRY_S + 5 * TIMING.check_interval_s
 
 
 @pytest.mark.parametrize(

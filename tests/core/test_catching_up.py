@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from reconciler.core.model import RolloutKind, TargetState
-from reconciler.shell.source_unit import catching_up
+from reconciler.shell.gather_source import catching_up
 from tests.core.decisions import plan_of, rollout_of, rows_of, wave
 
 PLAN = plan_of([wave("all", ["c0"])])

@@ -7,8 +7,15 @@ from typing import Any
 
 import pytest
 
-from reconciler.core.actions import Due, Prune
-from reconciler.core.decide_source import ApplicationDecision, ApplicationFacts, Goal, decide_application
+from reconciler.core.actions import Alert, Disabled, Due, Forgotten, Orphaned, Prune
+from reconciler.core.decide_source import (
+    DISABLED_TOLD_S,
+    ORPHANS_KEPT_S,
+    ApplicationDecision,
+    ApplicationFacts,
+    Goal,
+    decide_application,
+)
 from reconciler.core.model import (
     SETTLED_STATES,
     Assignment,
@@ -360,7 +367,58 @@ def test_what_keeps_a_deletion_waiting(more: dict[str, Any], code: str | None) -
 
 def test_a_target_that_git_dropped_keeps_its_objects() -> None:
     found = decide_application(facts({}, verdicts=WELL, prunable={target_of("c0"): (item(CONFIG),)}), NOW)
-    assert found.decision.steps == ()
+    (step,) = found.decision.steps
+    assert step.actions == (Orphaned(target_of("c0"), NOW.wall),)
+
+
+@pytest.mark.parametrize(
+    ("orphaned_s", "declared", "forgotten"),
+    [
+        (ORPHANS_KEPT_S - 1, frozenset(), False),
+        (ORPHANS_KEPT_S, frozenset(), True),
+        (10 * ORPHANS_KEPT_S, frozenset({"c0"}), False),  # the cluster is there: its objects may be taken up again
+    ],
+)
+def test_what_is_left_of_a_removed_cluster_is_forgotten_in_the_end(
+    orphaned_s: float, declared: frozenset[str], forgotten: bool
+) -> None:
+    base = facts({}, verdicts=WELL)
+    target = target_of("c0")
+    assigned = replace(base.seen.assignments[target], orphaned_wall=NOW.wall - orphaned_s)
+    seen = replace(base.seen, assignments={target: assigned})
+    found = decide_application(replace(base, seen=seen, declared_clusters=declared), NOW)
+    assert [step.actions for step in found.decision.steps] == ([(Forgotten(target),)] if forgotten else [])
+    # What may be missing by mistake is not forgotten.
+    held = replace(base, seen=seen, declared_clusters=declared, deletions_allowed=False)
+    assert decide_application(held, NOW).decision.steps == ()
+
+
+def test_a_target_that_git_declares_again_is_no_orphan() -> None:
+    base = facts({"c0": OLD}, verdicts=WELL)
+    target = target_of("c0")
+    seen = replace(base.seen, assignments={target: replace(base.seen.assignments[target], orphaned_wall=1.0)})
+    (step,) = decide_application(replace(base, seen=seen), NOW).decision.steps
+    assert step.actions == (Orphaned(target, None),)
+
+
+def test_the_manual_escape_is_remembered_and_told_after_a_day() -> None:
+    target = target_of("c0")
+    disabled = {target: replace(WELL[target], disabled=True)}
+    base = facts({"c0": OLD}, verdicts=disabled)
+    (step,) = decide_application(base, NOW).decision.steps
+    assert step.actions == (Disabled(target, NOW.wall),)
+
+    def since(age_s: float, verdicts: Any) -> Any:
+        assigned = replace(base.seen.assignments[target], disabled_wall=NOW.wall - age_s)
+        seen = replace(base.seen, assignments={target: assigned}, verdicts=verdicts)
+        return decide_application(replace(base, seen=seen), NOW).decision.steps
+
+    assert since(DISABLED_TOLD_S - 1, disabled) == ()
+    ((told,),) = (step.actions for step in since(DISABLED_TOLD_S, disabled))
+    assert isinstance(told, Alert)
+    assert told.reason.code == "ReconcileDisabled"
+    ((undone,),) = (step.actions for step in since(60.0, WELL))
+    assert undone == Disabled(target, None)
 
 
 def test_the_earliest_recheck_is_the_decisions() -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from reconciler.core.actions import Apply, Step, Wait
+from reconciler.core.actions import Alert, Apply, Contested, Cost, Step, Wait
 from reconciler.core.heal import HEAL_DELAY_MAX_S, HEAL_FORGET_S, decide_heal, heal_delay_s
 from reconciler.core.model import Assignment, ClusterView, RolloutState, Sync, TargetState
-from reconciler.core.observation import IntentSummary
+from reconciler.core.observation import IntentSummary, Observation
 from tests.core.decisions import CONFIG, NEW, OLD, Fleet, applies, flown, part, target_of, time_at, verdict, wave
 
 TARGET = target_of("c0")
@@ -21,7 +21,15 @@ DRIFTED = verdict("c0", OLD, 1000.0, sync=Sync.DIFFERS)
 
 def heal(assignment: Assignment = ASSIGNED, found: Any = DRIFTED, **more: Any) -> Step | Wait | None:
     values: dict[str, Any] = {"cluster": CLUSTER, "pending": 0, "now": time_at(1000.0), **more}
-    return decide_heal(assignment, found, values["cluster"], values["pending"], values["now"])
+    seen = Observation(
+        {TARGET: found} if found is not None else {},
+        {"c0": values["cluster"]} if values["cluster"] is not None else {},
+        {TARGET: assignment},
+        {TARGET: IntentSummary(values["pending"])},
+        report_only=frozenset(values.get("report_only", ())),
+        heals={TARGET: values.get("heals", {})},
+    )
+    return decide_heal(assignment, seen, values["now"])
 
 
 @pytest.mark.parametrize(
@@ -158,3 +166,69 @@ def test_a_target_is_started_rather_than_healed() -> None:
     fleet = Fleet([wave("all", ["c0"])])
     fleet.look("c0", sync=Sync.DIFFERS)
     assert applies(fleet.decide()) == [f"start c0 {NEW}"]
+
+
+# ---- reported, fought over, owners only ----------------------------------------------------------------------------
+
+FIELD = "ConfigMap ns/config: data.a"
+
+
+def drifted(*, ownership_only: bool = False) -> Any:
+    """A verdict on a ConfigMap that differs in one field, written by somebody named."""
+    differing = replace(
+        part(CONFIG, sync=Sync.DIFFERS),
+        key=CONFIG._replace(namespace="ns", name="config"),
+        drifted=("data.a",),
+        drifted_by=("kubectl-edit",),
+        ownership_only=ownership_only,
+    )
+    return verdict("c0", OLD, 1000.0, sync=Sync.DIFFERS, objects=(differing, part()))
+
+
+def test_a_policy_that_only_reports_repairs_nothing() -> None:
+    found = heal(report_only=(TARGET.application,))
+    assert isinstance(found, Wait)
+    assert found.reason.code == "SelfHealOff"
+
+
+def test_a_repair_says_which_fields_it_is_about() -> None:
+    step = heal(found=drifted())
+    assert isinstance(step, Step)
+    assert isinstance(step.actions[0], Apply)
+    assert step.actions[0].fields == (FIELD,)
+
+
+@pytest.mark.parametrize(("heals", "contested"), [(0, False), (2, False), (3, True), (9, True)])
+def test_the_third_repair_of_one_field_is_the_last(heals: int, contested: bool) -> None:
+    step = heal(found=drifted(), heals={FIELD: heals, "ConfigMap ns/config: data.other": 99})
+    assert isinstance(step, Step)
+    assert isinstance(step.actions[0], Contested) == contested
+    if contested:
+        told = step.actions[1]
+        assert isinstance(told, Alert)
+        assert told.reason.code == "Contested"
+        assert "kubectl-edit" in told.reason.message
+        assert step.cost == Cost()
+
+
+def test_what_is_fought_over_waits_until_it_is_settled() -> None:
+    fought = replace(ASSIGNED, contested=FIELD)
+    found = heal(fought, drifted())
+    assert isinstance(found, Wait)
+    assert found.reason.code == "Contested"
+    for settled in (verdict("c0", OLD, 1000.0), drifted(ownership_only=True)):
+        step = heal(fought, settled)
+        assert isinstance(step, Step)
+        assert step.actions == (Contested(TARGET, ""),)
+
+
+def test_owners_only_is_no_disruption() -> None:
+    owners = replace(DRIFTED, objects=(replace(part(sync=Sync.DIFFERS), ownership_only=True),))
+    step = heal(found=owners)
+    assert isinstance(step, Step)
+    assert step.cost.restarts == 0
+    fleet = Fleet([wave("all", ["c0"])])
+    flown(fleet, "c0", state=TargetState.BAKING, bake_s=15.0, observed_at=90.0, observed_boot=1)
+    fleet.look("c0", sync=Sync.DIFFERS, objects=owners.objects, job_ids=fleet.row("c0").job_ids)
+    assert applies(fleet.decide()) == [f"heal c0 {NEW}"]
+    assert (fleet.row("c0").state, fleet.row("c0").bake_s > 0) == (TargetState.BAKING, True)

@@ -66,7 +66,7 @@ def test_an_application() -> None:
         ("apiVersion: core.oam.dev/v1beta1\nkind: ComponentDefinition\n", "unsupported", 2),
         (OWN + "kind: TraitDefinition\nmetadata: {name: x}\n", "unsupported", 2),
         *[(OWN + f"kind: {kind}\nmetadata: {{name: x}}\nspec: {{}}\n", "not-yet-enforced", 2)
-          for kind in ("ChangeWindow", "HealthPolicy", "Gate", "Guardrail", "HealingPolicy")],
+          for kind in ("ChangeWindow", "Gate", "Guardrail", "HealingPolicy")],
         (APP.replace("metadata:", "metdata:"), "missing-field", 1),
         (APP.replace("{name: orders, labels", "{name: '', labels"), "missing-field", 3),
         (APP.replace("{name: orders, labels", "{name: Orders, labels"), "invalid-value", 3),

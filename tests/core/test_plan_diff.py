@@ -46,6 +46,7 @@ def test_creates_updates_and_deletes_in_their_order() -> None:
         "class": "upgrade",
         "effect": "restart",
         "state": "kept",
+        "message": "",
         "conflicts": [],
         "changes": [
             {"path": "/spec/image", "display": "spec.image", "op": "replace", "old": "orders:1", "new": "orders:2"}

@@ -14,6 +14,7 @@ from reconciler.core.problems import Severity
 from reconciler.settings import Settings, load_settings, parse_settings
 from reconciler.settings_table import REQUIRED, SETTINGS, Setting
 from reconciler.settings_values import KINDS, Listen
+from reconciler.shell.identity import Identity
 from reconciler.socket_path import make_directory, socket_path, trusted
 
 BASE = Path("/etc/reconciler")
@@ -51,11 +52,12 @@ repositories:
   poll: 2m
   clusterScoped: [ClusterRole.rbac.authorization.k8s.io]
   credentials: {tokenFile: /run/token, username: ada, sshKeyFile: key, knownHostsFile: hosts}
+  impersonate: {user: "oidc:fleet@example.com", groups: [fleet-writers, "system:serviceaccounts:fleet"]}
 - {name: other, url: "git@git.example.com:team/other.git"}
 clusters:
   us-1: {kubeconfig: us}
   eu-1: {kubeconfig: /kube/eu, context: admin}
-allow: {protocols: [https, ssh, file], kubeconfigExec: true}
+allow: {protocols: [https, ssh, file], kubeconfigExec: true, kubeconfigFiles: true, kubeconfigInsecure: true}
 limits: {writesPerSecond: 5, perCluster: 0.5}
 """
     )
@@ -77,13 +79,14 @@ limits: {writesPerSecond: 5, perCluster: 0.5}
             "ssh_key_file": BASE / "key",
             "known_hosts_file": BASE / "hosts",
         },
+        "tenant": {"user": "oidc:fleet@example.com", "groups": ("fleet-writers", "system:serviceaccounts:fleet")},
     }
+    assert other.tenant == Identity("reconciler:tenant:other")
     assert (other.ref, other.poll_s, other.credentials.token_file) == ("main", 30.0, None)
     assert list(settings.clusters) == ["eu-1", "us-1"]
     assert settings.clusters["eu-1"].kubeconfig == Path("/kube/eu")
     assert (settings.clusters["us-1"].kubeconfig, settings.clusters["us-1"].context) == (BASE / "us", "")
-    assert settings.allow.protocols == ("https", "ssh", "file")
-    assert settings.allow.kubeconfig_exec is True
+    assert dataclasses.astuple(settings.allow) == (("https", "ssh", "file"), True, True, True)
     assert (settings.limits.writes_per_second, settings.limits.per_cluster) == (5.0, 0.5)
 
 
@@ -93,8 +96,7 @@ def test_nothing_said_means_the_defaults(text: str) -> None:
     assert settings.state_dir == Path("/var/lib/reconciler")
     assert settings.listen == Listen("127.0.0.1", 8080)
     assert (settings.check_interval_s, settings.resync_interval_s) == (10.0, 300.0)
-    assert settings.allow.protocols == ("https", "ssh")
-    assert settings.allow.kubeconfig_exec is False
+    assert dataclasses.astuple(settings.allow) == (("https", "ssh"), False, False, False)
     assert (settings.limits.writes_per_second, settings.limits.per_cluster) == (50.0, 10.0)
     assert settings.repositories == ()
     assert settings.clusters == {}
@@ -123,7 +125,7 @@ def test_variables_override_scalars() -> None:
 
 def test_every_scalar_has_a_variable_of_its_own() -> None:
     variables = [row.variable for row in SETTINGS if row.variable]
-    assert len(variables) == len(set(variables)) == 11
+    assert len(variables) == len(set(variables)) == 13
     assert {row.kind for row in SETTINGS} <= set(KINDS)
 
 
@@ -234,6 +236,65 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     settings, problems = load_settings(tmp_path / "none.yaml", {})
     assert settings is None
     assert [problem.code for problem in problems] == ["unreadable"]
+
+
+# ---- whom writes are made as ---------------------------------------------------------------------------------------
+
+
+def tenant_of(written: str) -> Identity | None:
+    [repository] = parse(f"repositories: [{{name: a, url: 'https://h/x', impersonate: {written}}}]\n").repositories
+    return repository.tenant
+
+
+@pytest.mark.parametrize(
+    ("written", "tenant"),
+    [
+        ("{}", Identity("reconciler:tenant:a")),
+        ("null", Identity("reconciler:tenant:a")),
+        ("{groups: [team-a]}", Identity("reconciler:tenant:a", ("team-a",))),
+        ("{user: 'system:serviceaccount:a:writer'}", Identity("system:serviceaccount:a:writer")),
+        ("{user: none}", None),
+    ],
+)
+def test_whom_a_repository_writes_as(written: str, tenant: Identity | None) -> None:
+    assert tenant_of(written) == tenant
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{user: 'system:admin'}",
+        "{user: 'system:kube-controller-manager'}",
+        "{user: 'system:serviceaccount:a'}",
+        "{user: 'system:serviceaccount:a:b:c'}",
+        "{user: 'system:serviceaccounts:a'}",
+        "{user: 'a b'}",
+        "{user: 'a,b'}",
+        '{user: "a\\r\\nImpersonate-Group: system:masters"}',
+        "{user: 'é'}",
+        f"{{user: {'a' * 254}}}",
+        "{groups: ['system:masters']}",
+        "{groups: ['system:authenticated']}",
+        "{groups: ['system:nodes']}",
+        "{groups: ['']}",
+        "{groups: ['a, system:masters']}",
+        "{groups: team-a}",
+        "{user: none, groups: [team-a]}",
+        "{users: a}",
+    ],
+)
+def test_nobody_is_impersonated_who_is_no_tenant(written: str) -> None:
+    [problem] = problems_of(f"repositories: [{{name: a, url: 'https://h/x', impersonate: {written}}}]\n")
+    assert problem[2] == ("unknown-key" if "users" in written else "invalid-value")
+
+
+@pytest.mark.parametrize(
+    ("user", "groups"), [("", ()), ("system:masters", ()), ("a\nb", ()), ("a", ("system:masters",))]
+)
+def test_an_identity_that_must_not_be_sent_cannot_be_made(user: str, groups: tuple[str, ...]) -> None:
+    """An empty header would make the request the daemon's own."""
+    with pytest.raises(ValueError, match=r"name|own|plain"):
+        Identity(user, groups)
 
 
 # ---- the socket --------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ KINDS = {
     "Cluster": "cluster.md",
     "Application": "application.md",
     "RolloutPolicy": "rollout-policy.md",
+    "HealthPolicy": "health-policy.md",
 }
 
 

@@ -20,6 +20,7 @@ FILES = [
     "reconciler/core/heal.py",
     "reconciler/core/rollout.py",
     "reconciler/shell/board.py",
+    "reconciler/shell/gather_source.py",
     "reconciler/shell/source_unit.py",
 ]
 CODE = re.compile(r'(?:Reason|_because)\(\s*"([A-Z][A-Za-z]+)"')

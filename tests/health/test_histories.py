@@ -208,7 +208,7 @@ def _standing_still(kind: str) -> tuple[Manifest, tuple[str, ...], Any]:
     )
 
 
-SUSPENDABLE = ["Deployment", "FlinkDeployment", "FlinkSessionJob", "Job"]
+SUSPENDABLE = ["CronJob", "Deployment", "FlinkDeployment", "FlinkSessionJob", "Job"]
 
 
 def test_every_kind_that_can_be_suspended_is_tried() -> None:

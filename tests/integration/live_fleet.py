@@ -103,8 +103,10 @@ class LiveFleet:
         on_failure: str = "rollback",
         app: str = APPLICATION,
         real: Mapping[str, Path] | None = None,
+        impersonate: Mapping[str, str] | None = None,
     ) -> None:
-        """`real` gives the kubeconfig of those of `names` that are not to be simulated."""
+        """`real` gives the kubeconfig of those of `names` that are not to be simulated. `impersonate` is the setting of
+        that name: {} for the repository's tenant, without it writes are made as the kubeconfig's own user."""
         self.directory = directory
         self.names = names
         self.state_dir = directory / "state"
@@ -115,6 +117,7 @@ class LiveFleet:
         self._app = app
         self._real = dict(real or {})
         self._on_failure = on_failure
+        self._impersonate = dict({"user": "none"} if impersonate is None else impersonate)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="clusters", daemon=True)
         self._face: HttpFace | None = None
@@ -124,13 +127,21 @@ class LiveFleet:
         self.on_loop(self._start)
         face = self._face
         assert face is not None
-        face.write_kubeconfig(self.directory / "kubeconfig")
+        if self.clusters:
+            face.write_kubeconfig(self.directory / "kubeconfig")
         settings = {
             "stateDir": str(self.state_dir),
             "listen": "127.0.0.1:0",
             "checkInterval": "200ms",
             "resyncInterval": "3s",
-            "repositories": [{"name": "fleet", "url": self.repository.url, "poll": "200ms"}],
+            "repositories": [
+                {
+                    "name": "fleet",
+                    "url": self.repository.url,
+                    "poll": "200ms",
+                    "impersonate": self._impersonate,
+                }
+            ],
             "clusters": {name: self._access(name) for name in self.names},
             "allow": {"protocols": ["file"]},
         }

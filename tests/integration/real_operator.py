@@ -13,6 +13,7 @@ import http.client
 import json
 import ssl
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -29,6 +30,8 @@ PLURALS = {
     "FlinkStateSnapshot": "flinkstatesnapshots",
 }
 POLL_S = 0.1
+#: How often a request is repeated that the server is too busy for.
+BUSY_MAX = 60
 
 
 class RealAccess:
@@ -75,9 +78,13 @@ class RealAccess:
         if body is not None:
             headers["Content-Type"] = "application/merge-patch+json"
         query = "?fieldManager=flink-kubernetes-operator" if method == "PATCH" else ""
-        self._connection.request(method, path + query, json.dumps(body) if body is not None else None, headers)
-        with self._connection.getresponse() as answer:
-            content = answer.read()
+        for _ in range(BUSY_MAX):
+            self._connection.request(method, path + query, json.dumps(body) if body is not None else None, headers)
+            with self._connection.getresponse() as answer:
+                content = answer.read()
+            if answer.status != 429:
+                break
+            time.sleep(1)  # while a definition is replaced, its objects cannot be had
         assert answer.status in (200, 404), f"{method} {path}: {answer.status} {content[:400]!r}"
         return answer.status, json.loads(content)
 

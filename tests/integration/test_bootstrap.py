@@ -16,7 +16,7 @@ from reconciler.core.documents import Cluster
 from reconciler.core.health_policy import thresholds
 from reconciler.core.model import Reason
 from reconciler.resources import catalogue
-from reconciler.settings import ClusterAccess
+from reconciler.settings import Allow, ClusterAccess
 from reconciler.settings_values import Listen
 from reconciler.shell.daemon import DaemonSettings
 from reconciler.shell.kube_cluster import KubeCluster
@@ -64,8 +64,12 @@ def test_the_clock_goes_from_the_start_of_the_boot_and_never_calls_early() -> No
     asyncio.run(main())
 
 
+#: Settings that allow a kubeconfig nothing of what is refused by default.
+NOTHING = Allow(("https", "ssh"), kubeconfig_exec=False)
+
+
 def test_a_cluster_without_credentials_is_a_reason() -> None:
-    connect = connect_by_kubeconfig({}, allow_exec=False)
+    connect = connect_by_kubeconfig({}, NOTHING)
     found = connect(Cluster("eu", {}, "eu-credentials"), Metrics("0"))
     assert isinstance(found, Reason)
     assert found.code == "NoCredentials"
@@ -76,7 +80,7 @@ def test_a_kubeconfig_may_come_later(tmp_path: Path) -> None:
     async def main() -> None:
         path = tmp_path / "kubeconfig"
         metrics = Metrics("0")
-        connect = connect_by_kubeconfig({"eu": ClusterAccess("eu", path, "")}, allow_exec=False)
+        connect = connect_by_kubeconfig({"eu": ClusterAccess("eu", path, "")}, NOTHING)
         cluster = connect(Cluster("eu", {}, "eu"), metrics)
         assert isinstance(cluster, KubeCluster)
         with pytest.raises(UnreachableError) as refused:

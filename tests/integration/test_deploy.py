@@ -5,48 +5,45 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, aclosing
+from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from reconciler.core.inventory import NEVER_PRUNED
-from reconciler.core.model import Manifest, ObjectKey
-from reconciler.core.yaml_kube import load
+from reconciler.core.model import Manifest, ObjectKey, Reason
 from reconciler.settings import load_settings
 from reconciler.shell import kube_errors as errors
+from reconciler.shell.identity import Identities, Identity, default_identity
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_http import transport_from_kubeconfig
-from reconciler.shell.transport import Request, Response, Stream, Transport
-from tests.control_plane.server import ControlPlane, write_kubeconfig
-
-DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
-ACCESS = DEPLOY / "cluster-access" / "access.yaml"
-OWNER = "reconciler.dev/owner"
-
-
-def documents(path: Path) -> list[Manifest]:
-    loaded = load(str(path), path.read_bytes())
-    assert loaded.problems == ()
-    return [document.value for document in loaded.documents]
+from reconciler.shell.transport import Request, Response
+from tests.control_plane.server import ControlPlane, call
+from tests.integration.shipped_access import (
+    CLUSTER_ACCESS,
+    DAEMON,
+    DEPLOY,
+    EVERYTHING,
+    FLEET,
+    PAYMENTS,
+    SECRETS,
+    Recorded,
+    Used,
+    by_resource,
+    daemon_kubeconfig,
+    documents,
+    granted,
+    install,
+    shipped,
+    specimens,
+    use,
+    wait_until_decided_by,
+)
 
 
 def of_kind(path: Path, kind: str) -> Manifest:
     (found,) = [each for each in documents(path) if each["kind"] == kind]
     return found
-
-
-def granted() -> dict[tuple[str, str], set[str]]:
-    """(group, resource) -> the verbs that the role grants."""
-    verbs: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for rule in of_kind(ACCESS, "ClusterRole")["rules"]:
-        for group in rule["apiGroups"]:
-            for resource in rule["resources"]:
-                verbs[group, resource] |= set(rule["verbs"])
-    return dict(verbs)
 
 
 def test_every_manifest_parses_as_kubernetes_would_read_it() -> None:
@@ -62,7 +59,8 @@ def test_a_kustomization_names_every_file_beside_it() -> None:
         named = set(kustomization["resources"])
         for generator in kustomization.get("configMapGenerator", []):
             named |= set(generator["files"])
-        assert named | {"kustomization.yaml"} == {each.name for each in path.parent.iterdir()}
+        files = {each.name for each in path.parent.iterdir() if each.is_file()}
+        assert named | {"kustomization.yaml"} == files, path
 
 
 def test_the_settings_in_the_config_map_are_valid() -> None:
@@ -113,124 +111,42 @@ def test_the_image_installs_a_subset_of_the_lock() -> None:
 
 
 def test_no_right_is_granted_that_could_become_another() -> None:
-    role = of_kind(ACCESS, "ClusterRole")
-    for rule in role["rules"]:
-        assert not {"*", "bind", "escalate", "impersonate", "update", "deletecollection"} & set(rule["verbs"])
-        assert "*" not in rule["apiGroups"]
-        assert "nonResourceURLs" not in rule
-        for resource in rule["resources"]:
-            assert "/" not in resource, "a subresource"
-            assert resource not in ("*", "secrets", "pods", "roles", "rolebindings", "clusterroles", "nodes")
+    everything = shipped(*EVERYTHING)
+    roles = [each for each in everything if each["kind"] in ("Role", "ClusterRole")]
+    assert len(roles) == 7
+    for role in roles:
+        for rule in role["rules"]:
+            # Reading, writing and acting for somebody are never in one role.
+            assert any(
+                set(rule["verbs"]) <= verbs
+                for verbs in ({"get", "list", "watch"}, {"create", "patch", "delete"}, {"impersonate"})
+            )
+            assert "nonResourceURLs" not in rule
+            assert "*" not in rule["apiGroups"]
+            for resource in rule["resources"]:
+                assert "/" not in resource, "a subresource"
+                assert resource not in ("*", "pods", "roles", "rolebindings", "clusterroles", "groups", "nodes")
+                assert resource != "secrets" or role["metadata"]["name"].startswith("reconciler-secrets-")
+            if "impersonate" in rule["verbs"]:
+                assert rule["resources"] == ["users"]
+                (user,) = rule["resourceNames"]
+                Identity(user)
+
+
+@pytest.mark.parametrize("directory", [FLEET, PAYMENTS], ids=lambda directory: directory.name)
+def test_a_tenant_is_the_repository_of_its_directory_s_name(directory: Path) -> None:
+    """A copy with another name in it is another tenant: everything that names it says the name."""
+    user = default_identity(directory.name).user
+    for manifest in shipped(directory):
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        if kind == "ClusterRole":
+            assert [rule["resourceNames"] for rule in manifest["rules"]] == [[user]]
+        assert directory.name in name
+        for subject in manifest.get("subjects", ()):
+            assert subject["name"] == (user if subject["kind"] == "User" else "reconciler")
 
 
 # ---- on the real authorizer --------------------------------------------------------------------------------------
-
-
-class Recorded:
-    """A transport that notes each request as the authorizer sees it: (group, resource, verb)."""
-
-    def __init__(self, inner: Transport) -> None:
-        self._inner = inner
-        self.asked: set[tuple[str, str, str]] = set()
-
-    def _note(self, request: Request, exists: bool) -> None:
-        parts = request.path.strip("/").split("/")
-        group, rest = ("", parts[2:]) if parts[0] == "api" else (parts[1], parts[3:])
-        if rest[:1] == ["namespaces"] and len(rest) > 2:
-            rest = rest[2:]
-        if not rest:
-            return  # discovery: every authenticated user may ask
-        verb = {"PATCH": "patch", "DELETE": "delete", "GET": "get" if len(rest) > 1 else "list"}[request.method]
-        if ("watch", "1") in request.query:
-            verb = "watch"
-        self.asked.add((group, rest[0], verb))
-        if verb == "patch" and not exists:
-            self.asked.add((group, rest[0], "create"))
-
-    async def request(self, request: Request) -> Response:
-        answer = await self._inner.request(request)
-        self._note(request, exists=answer.status != 201)
-        return answer
-
-    def stream(self, request: Request) -> AbstractAsyncContextManager[Stream]:
-        self._note(request, exists=True)
-        return self._inner.stream(request)
-
-    async def close(self) -> None:
-        await self._inner.close()
-
-
-def _pod_template() -> Manifest:
-    containers = [{"name": "main", "image": "registry.example.com/main:1"}]
-    return {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": containers}}
-
-
-def specimens(namespace: str) -> Iterator[tuple[str, Manifest]]:
-    """One object of each kind in the role: its resource and what would be declared."""
-    job = {"template": _pod_template()}
-    job["template"]["spec"]["restartPolicy"] = "Never"
-    workload = {"selector": {"matchLabels": {"app": "x"}}, "template": _pod_template()}
-    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
-    service = {"port": 80, "protocol": "TCP"}
-    backend = {"service": {"name": "x", "port": {"number": 80}}}
-    rows: list[tuple[str, str, str, dict[str, Any]]] = [
-        ("flinkdeployments", "flink.apache.org/v1beta1", "FlinkDeployment", {"spec": {"flinkVersion": "v1_20"}}),
-        ("flinksessionjobs", "flink.apache.org/v1beta1", "FlinkSessionJob", {"spec": {"deploymentName": "x"}}),
-        ("configmaps", "v1", "ConfigMap", {"data": {"a": "b"}}),
-        ("services", "v1", "Service", {"spec": {"ports": [service]}}),
-        ("serviceaccounts", "v1", "ServiceAccount", {}),
-        ("persistentvolumeclaims", "v1", "PersistentVolumeClaim", {"spec": claim}),
-        ("deployments", "apps/v1", "Deployment", {"spec": workload}),
-        ("statefulsets", "apps/v1", "StatefulSet", {"spec": {**workload, "serviceName": "x"}}),
-        ("jobs", "batch/v1", "Job", {"spec": job}),
-        ("cronjobs", "batch/v1", "CronJob", {"spec": {"schedule": "0 0 * * *", "jobTemplate": {"spec": job}}}),
-        ("poddisruptionbudgets", "policy/v1", "PodDisruptionBudget", {"spec": {"maxUnavailable": 1}}),
-        ("networkpolicies", "networking.k8s.io/v1", "NetworkPolicy", {"spec": {"podSelector": {}}}),
-        ("ingresses", "networking.k8s.io/v1", "Ingress", {"spec": {"defaultBackend": backend}}),
-    ]
-    yield "namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
-    for resource, api_version, kind, content in rows:
-        metadata = {"name": "x", "namespace": namespace}
-        yield resource, {"apiVersion": api_version, "kind": kind, "metadata": metadata, **content}
-
-
-async def use(cluster: KubeCluster, manifest: Manifest, *, delete: bool) -> None:
-    """All that the daemon does to one object in its life."""
-    api_version, key = str(manifest["apiVersion"]), ObjectKey.of(manifest)
-    manifest["metadata"]["labels"] = {OWNER: "deploy-test"}
-    assert await cluster.get(api_version, key) is None
-    created = await cluster.apply(manifest, uid=None, force=False, dry_run=False)
-    uid = created["metadata"]["uid"]
-    await cluster.apply(manifest, uid=uid, force=True, dry_run=True)
-    await cluster.apply(manifest, uid=uid, force=True, dry_run=False)
-    selector = f"{OWNER}=deploy-test"
-    version, rows = await cluster.list_versions(api_version, key.kind, selector)
-    assert key in [row.key for row in rows]
-    watch = cluster.watch(api_version, key.kind, selector, version, idle_s=60)
-    async with aclosing(watch):
-        manifest["metadata"]["labels"]["changed"] = "yes"
-        await cluster.apply(manifest, uid=uid, force=True, dry_run=False)
-        assert (await anext(watch)).key == key
-    if delete:
-        await cluster.delete(api_version, key, uid)
-
-
-async def as_administrator(plane: ControlPlane) -> None:
-    """Install deploy/cluster-access, as its README says."""
-    admin = KubeCluster("admin", await transport_from_kubeconfig(plane.kubeconfig))
-    try:
-        for manifest in documents(ACCESS):
-            await admin.apply(manifest, uid=None, force=True, dry_run=False)
-    finally:
-        await admin.close()
-
-
-async def as_daemon(plane: ControlPlane, path: Path) -> Recorded:
-    account = of_kind(ACCESS, "ServiceAccount")["metadata"]
-    token = plane.service_account_token(account["namespace"], account["name"])
-    authority = json.loads(plane.kubeconfig.read_text())["clusters"][0]["cluster"]["certificate-authority-data"]
-    write_kubeconfig(path, plane.url, "reconciler", token, {"certificate-authority-data": authority})
-    return Recorded(await transport_from_kubeconfig(path))
 
 
 @pytest.mark.controlplane
@@ -256,49 +172,182 @@ def test_a_real_server_takes_the_manifests(control_plane: ControlPlane) -> None:
     assert kinds == ["Namespace", "ServiceAccount", "Service", "StatefulSet", "NetworkPolicy"]
 
 
+async def connected(plane: ControlPlane, path: Path, identities: Identities) -> tuple[KubeCluster, Recorded]:
+    transport = Recorded(await transport_from_kubeconfig(daemon_kubeconfig(plane, path)))
+    return KubeCluster("managed", transport, identities=identities), transport
+
+
+async def refusal_of(request: Awaitable[object]) -> Reason:
+    """Why it is refused: for good, as a missing right."""
+    with pytest.raises(errors.ForbiddenError) as refused:
+        await request
+    assert refused.value.permanent
+    return refused.value.reason
+
+
 @pytest.mark.controlplane
 def test_the_rights_suffice_and_every_one_is_used(control_plane: ControlPlane, tmp_path: Path) -> None:
-    async def play() -> set[tuple[str, str, str]]:
-        await as_administrator(control_plane)
-        transport = await as_daemon(control_plane, tmp_path / "kubeconfig")
-        cluster = KubeCluster("managed", transport)
+    """With one object of each kind: what the daemon and its tenant do is what the roles grant, no more and no less."""
+    install(control_plane, CLUSTER_ACCESS, FLEET)
+
+    async def play() -> set[Used]:
+        cluster, transport = await connected(control_plane, tmp_path / "kubeconfig", default_identity)
         try:
             kept = {kind for _, kind in NEVER_PRUNED}
-            for _, manifest in specimens("deploy-access"):
-                await use(cluster, manifest, delete=manifest["kind"] not in kept)
+            for manifest in specimens("deploy-access"):
+                await use(cluster, "fleet", manifest, delete=manifest["kind"] not in kept)
         finally:
             await cluster.close()
-        return transport.asked
+        return transport.used
 
-    asked = asyncio.run(play())
-    used: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for group, resource, verb in asked:
-        used[group, resource].add(verb)
-    assert dict(used) == granted()
+    used = asyncio.run(play())
+    assert by_resource(used, "") == granted("reconciler-reader")
+    tenant = granted("reconciler-writer", "reconciler-namespace-creator")
+    assert by_resource(used, "reconciler:tenant:fleet") == tenant
+    assert {who for who, *_ in used} == {"", "reconciler:tenant:fleet"}
 
 
 @pytest.mark.controlplane
-def test_everything_else_is_refused(control_plane: ControlPlane, tmp_path: Path) -> None:
+def test_by_itself_the_daemon_writes_nothing(control_plane: ControlPlane, tmp_path: Path) -> None:
+    install(control_plane, CLUSTER_ACCESS, FLEET)
+
     async def play() -> None:
-        await as_administrator(control_plane)
-        cluster = KubeCluster("managed", await as_daemon(control_plane, tmp_path / "kubeconfig"))
-        role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "mine"}}
-        crd = ObjectKey("apiextensions.k8s.io", "CustomResourceDefinition", "", "flinkdeployments.flink.apache.org")
+        cluster, _ = await connected(control_plane, tmp_path / "kubeconfig", lambda _: None)
+        acting = cluster.acting_for("fleet")
         try:
-            for api_version, kind in (("v1", "Secret"), ("v1", "Pod"), ("v1", "Node"), ("apps/v1", "ReplicaSet")):
-                with pytest.raises(errors.ForbiddenError) as refused:
-                    await cluster.list_versions(api_version, kind)
-                assert refused.value.permanent
-                assert refused.value.reason.code == "Forbidden"
-            with pytest.raises(errors.ForbiddenError):
-                await cluster.get("v1", ObjectKey("", "Secret", "kube-system", "any"))
-            with pytest.raises(errors.ForbiddenError):
-                await cluster.apply(role, uid=None, force=False, dry_run=False)
-            with pytest.raises(errors.ForbiddenError):
-                await cluster.delete("v1", ObjectKey("", "Namespace", "", "default"), "00000000")
-            with pytest.raises(errors.ForbiddenError):
-                await cluster.delete("apiextensions.k8s.io/v1", crd, "00000000")
+            for manifest in specimens("default"):
+                key = ObjectKey.of(manifest)
+                for dry_run in (False, True):
+                    reason = await refusal_of(acting.apply(manifest, uid=None, force=False, dry_run=dry_run))
+                    assert reason.code == "Forbidden"
+                    assert f'User "{DAEMON}" cannot patch' in reason.message
+                reason = await refusal_of(acting.delete(str(manifest["apiVersion"]), key, "00000000"))
+                assert f'User "{DAEMON}" cannot delete' in reason.message
         finally:
             await cluster.close()
 
     asyncio.run(play())
+
+
+SECRETS_BINDING = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "RoleBinding",
+    "metadata": {"name": "reconciler-payments-secrets", "namespace": "payments"},
+    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "reconciler-secrets-writer"},
+    "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "reconciler:tenant:payments"}],
+}
+
+
+@pytest.mark.controlplane
+def test_everything_else_is_refused_and_secrets_are_a_choice(control_plane: ControlPlane, tmp_path: Path) -> None:
+    """With the kustomization for Secrets, and its writing role bound, exactly what that grants comes to be used."""
+    install(control_plane, CLUSTER_ACCESS, PAYMENTS)
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x", "namespace": "payments"}}
+
+    async def refused() -> None:
+        cluster, _ = await connected(control_plane, tmp_path / "kubeconfig", default_identity)
+        role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "mine"}}
+        crd = ObjectKey("apiextensions.k8s.io", "CustomResourceDefinition", "", "flinkdeployments.flink.apache.org")
+        payments = cluster.acting_for("payments")
+        try:
+            for api_version, kind in (("v1", "Secret"), ("v1", "Pod"), ("v1", "Node"), ("apps/v1", "ReplicaSet")):
+                reason = await refusal_of(cluster.list_versions(api_version, kind))
+                assert f'User "{DAEMON}" cannot list' in reason.message
+            await refusal_of(cluster.get("v1", ObjectKey("", "Secret", "kube-system", "any")))
+            await refusal_of(payments.apply(role, uid=None, force=False, dry_run=False))
+            await refusal_of(payments.delete("v1", ObjectKey("", "Namespace", "", "default"), "00000000"))
+            await refusal_of(payments.delete("apiextensions.k8s.io/v1", crd, "00000000"))
+            reason = await refusal_of(payments.apply(secret, uid=None, force=False, dry_run=False))
+            assert 'User "reconciler:tenant:payments" cannot patch resource "secrets"' in reason.message
+        finally:
+            await cluster.close()
+
+    async def chosen() -> set[Used]:
+        cluster, transport = await connected(control_plane, tmp_path / "kubeconfig", default_identity)
+        try:
+            await use(cluster, "payments", secret, delete=True)
+        finally:
+            await cluster.close()
+        return transport.used
+
+    asyncio.run(refused())
+    bindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/payments/rolebindings"
+    assert call(control_plane, "POST", bindings, SECRETS_BINDING)[0] == 201
+    install(control_plane, SECRETS)
+    wait_until_decided_by(control_plane, [SECRETS_BINDING])
+    used = asyncio.run(chosen())
+    assert by_resource(used, "") == granted("reconciler-secrets-reader")
+    assert by_resource(used, "reconciler:tenant:payments") == granted("reconciler-secrets-writer")
+
+
+@pytest.mark.controlplane
+def test_a_tenant_stays_in_its_namespace(control_plane: ControlPlane, tmp_path: Path) -> None:
+    install(control_plane, CLUSTER_ACCESS, PAYMENTS)
+    kept = ("Namespace",)
+
+    async def play() -> None:
+        cluster, _ = await connected(control_plane, tmp_path / "kubeconfig", default_identity)
+        acting = cluster.acting_for("payments")
+        try:
+            for manifest in specimens("payments"):
+                if manifest["kind"] not in kept:
+                    await use(cluster, "payments", manifest, delete=manifest["kind"] != "PersistentVolumeClaim")
+            for manifest in specimens("default"):
+                reason = await refusal_of(acting.apply(manifest, uid=None, force=False, dry_run=False))
+                assert 'User "reconciler:tenant:payments" cannot patch' in reason.message
+            # Its own namespace as an object is not its own to change either.
+            (namespace, *_) = specimens("payments")
+            await refusal_of(acting.apply(namespace, uid=None, force=True, dry_run=False))
+        finally:
+            await cluster.close()
+
+    asyncio.run(play())
+
+
+@pytest.mark.controlplane
+@pytest.mark.parametrize(
+    ("identity", "resource"),
+    [
+        (Identity("reconciler:tenant:nobody-granted"), 'resource "users"'),
+        (Identity("reconciler:tenant:payments", ("team-a",)), 'resource "groups"'),
+        (Identity("system:serviceaccount:kube-system:anyone"), 'resource "serviceaccounts"'),
+        (Identity("administrator"), 'resource "users"'),
+    ],
+    ids=["user", "group", "service account", "administrator"],
+)
+def test_the_daemon_may_act_for_granted_tenants_only(
+    control_plane: ControlPlane, tmp_path: Path, identity: Identity, resource: str
+) -> None:
+    install(control_plane, CLUSTER_ACCESS, PAYMENTS)
+
+    async def play() -> Reason:
+        cluster, _ = await connected(control_plane, tmp_path / "kubeconfig", lambda _: identity)
+        notes = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "namespace": "payments"}}
+        try:
+            return await refusal_of(cluster.acting_for("a").apply(notes, uid=None, force=False, dry_run=False))
+        finally:
+            await cluster.close()
+
+    reason = asyncio.run(play())
+    assert reason.code == "ImpersonationForbidden"
+    assert str(identity) in reason.message
+    assert f'User "{DAEMON}" cannot impersonate {resource}' in reason.message
+
+
+@pytest.mark.controlplane
+@pytest.mark.parametrize("group", ["system:masters", "team-a"])
+def test_no_group_comes_in_beside_a_granted_user(control_plane: ControlPlane, tmp_path: Path, group: str) -> None:
+    """Should somebody get a header of their own through, which no Identity does, the server refuses it."""
+    install(control_plane, CLUSTER_ACCESS, PAYMENTS)
+
+    async def play() -> Response:
+        transport = await transport_from_kubeconfig(daemon_kubeconfig(control_plane, tmp_path / "kubeconfig"))
+        headers = (("Impersonate-User", "reconciler:tenant:payments"), ("Impersonate-Group", group))
+        try:
+            return await transport.request(Request("GET", "/api/v1/namespaces/kube-system/secrets", headers=headers))
+        finally:
+            await transport.close()
+
+    answer = asyncio.run(play())
+    assert answer.status == 403
+    assert 'cannot impersonate resource "groups"' in json.loads(answer.body)["message"]

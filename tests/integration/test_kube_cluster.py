@@ -13,6 +13,7 @@ import pytest
 
 from reconciler.core.model import Manifest, ObjectKey
 from reconciler.shell import kube_errors as errors
+from reconciler.shell.identity import Identity
 from reconciler.shell.kube_answers import WatchEvent
 from reconciler.shell.kube_cluster import DISCOVERY_INTERVAL_S, KubeCluster
 from reconciler.shell.kube_errors import Outcome
@@ -182,6 +183,30 @@ async def test_a_lost_answer_to_a_dry_run_is_not_ambiguous() -> None:
             await cluster.apply(OBJECT, uid="u1", force=True, dry_run=dry_run)
         assert caught.value.outcome is outcome
         assert caught.value.__cause__ is lost
+
+
+@in_virtual_time
+async def test_what_a_source_writes_is_written_as_its_tenant_and_what_is_read_is_not() -> None:
+    tenants = {"payments": Identity("reconciler:tenant:payments", ("team-a", "team-b")), "own": None}
+    script = Script(*[json_response(OBJECT)] * 5)
+    cluster = KubeCluster("c", script, identities=tenants.__getitem__)
+    acting = cluster.acting_for("payments")
+    assert await acting.get("v1", KEY) == OBJECT
+    await acting.apply(OBJECT, uid=None, force=False, dry_run=False)
+    await acting.apply(OBJECT, uid="u1", force=True, dry_run=True)
+    await acting.delete("v1", KEY, "u1")
+    await cluster.acting_for("own").apply(OBJECT, uid="u1", force=True, dry_run=False)
+    found = [
+        [header for header in request.headers if header[0].lower().startswith("impersonate")]
+        for request in script.requests
+    ]
+    named = [
+        ("Impersonate-User", "reconciler:tenant:payments"),
+        ("Impersonate-Group", "team-a"),
+        ("Impersonate-Group", "team-b"),
+    ]
+    assert found == [[], named, named, named, []]
+    assert KubeCluster("c", script).acting_for("payments").identity is None
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from reconciler.core.model import ObjectKey
 from reconciler.shell import kube_errors as errors
+from reconciler.shell.identity import Identity
 from reconciler.shell.kube_errors import Attempt, KubeError, Outcome, from_response, from_status, from_transport
 from reconciler.shell.transport import Response, TransportError
 
@@ -331,6 +332,46 @@ def test_a_page_from_something_in_front_of_the_api_server_is_no_answer_of_it(cod
     assert not error.permanent
     assert error.retry_after_s == 7
     assert from_response(status(403, "no", "Forbidden"), WRITE).answered
+
+
+RIGHT = 'cannot patch resource "secrets" in API group "" in the namespace "p"'
+TENANT = Identity("reconciler:tenant:payments", ("team-a",))
+
+
+@pytest.mark.parametrize("kind", ["ConfigMap", "Secret"])
+def test_a_missing_right_is_named_with_who_lacks_it(kind: str) -> None:
+    answer = status(403, f'secrets "a" is forbidden: User "reconciler:tenant:payments" {RIGHT}', "Forbidden")
+    error = from_response(answer, Attempt(writes=True, key=ObjectKey("", kind, "p", "a"), identity=TENANT))
+    assert error.permanent
+    assert error.reason.code == "Forbidden"
+    assert error.reason.message.endswith(f'User "reconciler:tenant:payments" {RIGHT}')
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        'cannot impersonate resource "users" in API group "" at the cluster scope',
+        'cannot impersonate resource "serviceaccounts" in API group "" in the namespace "p"',
+        'cannot impersonate-on:user-info:patch resource "configmaps" in API group "" in the namespace "p"',
+    ],
+)
+@pytest.mark.parametrize("kind", ["ConfigMap", "Secret"])
+def test_whom_the_daemon_may_not_write_as_is_named_with_where_to_grant_it(right: str, kind: str) -> None:
+    answer = status(403, f'users "x" is forbidden: User "reconciler" {right}', "Forbidden")
+    error = from_response(answer, Attempt(writes=True, key=ObjectKey("", kind, "p", "a"), identity=TENANT))
+    assert isinstance(error, errors.ForbiddenError)
+    assert error.permanent
+    assert error.reason.code == "ImpersonationForbidden"
+    assert "as user reconciler:tenant:payments (groups team-a)" in error.reason.message
+    assert "deploy/README.md" in error.reason.message
+    assert error.reason.message.endswith(f'User "reconciler" {right}')
+
+
+def test_of_a_secret_nothing_but_the_missing_right_is_quoted() -> None:
+    answer = status(403, 'secrets "a" is forbidden: exceeded quota: hunter2', "Forbidden")
+    error = from_response(answer, Attempt(writes=True, key=ObjectKey("", "Secret", "p", "a"), identity=TENANT))
+    assert error.reason.code == "Forbidden"
+    assert "hunter2" not in error.reason.message
 
 
 def test_conflicting_fields_are_named_with_their_managers() -> None:

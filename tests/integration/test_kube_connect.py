@@ -14,7 +14,8 @@ import pytest
 
 from reconciler.shell import kubeconfig
 from reconciler.shell.kube_connect import LazyTransport
-from reconciler.shell.kubeconfig import KubeconfigError, SslContexts, load_connection
+from reconciler.shell.kubeconfig import SslContexts, load_connection
+from reconciler.shell.kubeconfig_refusals import KubeconfigError
 from reconciler.shell.transport import Request, Transport, TransportError
 from tests.integration.test_kubeconfig import SECRET, loaded, plugin, written
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import ssl
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 from reconciler.shell import kubeconfig
-from reconciler.shell.kubeconfig import Connection, Credentials, KubeconfigError, SslContexts, load_connection
+from reconciler.shell.kubeconfig import Connection, Credentials, KubeconfigFiles, SslContexts, load_connection
+from reconciler.shell.kubeconfig_refusals import REFUSALS, KubeconfigError, KubeconfigRefusedError
 from tests.control_plane.server import ControlPlane
 
 SECRET = "hunter2-the-token"  # noqa: S105 - a word to look for in error texts
@@ -80,24 +82,21 @@ def test_a_context_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cluster", "user", "message"),
     [
-        ({}, {"exec": {"command": "/bin/true"}}, "allow.kubeconfigExec"),
-        ({}, {"auth-provider": {"name": "gcp"}}, "allow.kubeconfigExec"),
-        ({}, {"tokenFile": "/etc/passwd"}, "allow.kubeconfigExec"),
-        ({}, {"client-certificate": "/a", "client-key": "/b"}, "allow.kubeconfigExec"),
-        ({"certificate-authority": "/a"}, {}, "allow.kubeconfigExec"),
-        ({"insecure-skip-tls-verify": True}, {}, "insecure-skip-tls-verify"),
-        ({"server": "http://elsewhere.test"}, {}, "plain http"),
         ({"server": "file:///etc/passwd"}, {}, "not an http or https address"),
-        ({"server": f"https://user:{SECRET}@c.test"}, {}, "not an http or https address"),
-        ({"proxy-url": "socks5://p.test"}, {}, "proxy-url"),
-        ({}, {"as": "somebody"}, "impersonation"),
+        ({"server": "https://["}, {}, "not an http or https address"),
+        ({"server": None}, {}, "not an http or https address"),
+        ({"server": f"https://user:{SECRET}@c.test"}, {}, "has a user or a query"),
+        ({"server": f"https://c.test?token={SECRET}"}, {}, "has a user or a query"),
+        ({"proxy-url": f"socks5://u:{SECRET}@p.test"}, {}, "clusters['c'].cluster.proxy-url"),
+        ({"proxy-url": "http://["}, {}, "clusters['c'].cluster.proxy-url"),
+        ({"tls-server-name": 7}, {}, "clusters['c'].cluster.tls-server-name"),
         ({"certificate-authority-data": "%%%"}, {}, "not base64"),
         ({"certificate-authority-data": base64.b64encode(SECRET.encode()).decode()}, {}, "cannot be read"),
         ({}, {"client-certificate-data": "eA=="}, "must be given together"),
         ({}, {"client-certificate-data": "eA==", "client-key-data": "eA=="}, "cannot be read"),
     ],
 )
-def test_refusals_name_the_reason_and_no_secret(
+def test_what_cannot_be_used_names_the_reason_and_no_secret(
     tmp_path: Path, cluster: dict[str, Any], user: dict[str, Any], message: str
 ) -> None:
     path = written(tmp_path, {"server": "https://c.test", **cluster}, {**user, "password": SECRET})
@@ -106,6 +105,100 @@ def test_refusals_name_the_reason_and_no_secret(
     assert message in str(caught.value)
     assert SECRET not in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+EXECS, FILES, INSECURE = "kubeconfigExec", "kubeconfigFiles", "kubeconfigInsecure"
+#: A kubeconfig's cluster and user; the field that is refused, and the setting below `allow` that would allow it.
+REFUSED: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
+    ({}, {"exec": {"command": "/bin/true"}}, "users['u'].user.exec", EXECS),
+    ({}, {"exec": {"command": "/bin/true"}, "exec-data": "x"}, "users['u'].user.exec", EXECS),
+    ({}, {"auth-provider": {"name": "gcp"}}, "users['u'].user.auth-provider", EXECS),
+    ({}, {"tokenFile": "/etc/passwd"}, "users['u'].user.tokenFile", FILES),
+    ({}, {"tokenFile": "/etc/passwd", "token": SECRET}, "users['u'].user.tokenFile", FILES),
+    ({}, {"tokenFile": "/etc/passwd", "tokenFile-data": "x"}, "users['u'].user.tokenFile", FILES),
+    ({}, {"client-certificate": "/a", "client-key": "/b"}, "users['u'].user.client-certificate", FILES),
+    ({}, {"client-certificate-data": "eA==", "client-key": "/b"}, "users['u'].user.client-key", FILES),
+    ({"certificate-authority": "/a"}, {}, "clusters['c'].cluster.certificate-authority", FILES),
+    (
+        {"certificate-authority": "/a", "certificate-authority-data": ""},
+        {},
+        "clusters['c'].cluster.certificate-authority",
+        FILES,
+    ),
+    ({"insecure-skip-tls-verify": True}, {}, "clusters['c'].cluster.insecure-skip-tls-verify", INSECURE),
+    ({"insecure-skip-tls-verify": "false"}, {}, "clusters['c'].cluster.insecure-skip-tls-verify", INSECURE),
+    ({"server": "http://elsewhere.test"}, {}, "clusters['c'].cluster.server", INSECURE),
+    (
+        {"server": "http://127.0.0.1:8080", "proxy-url": "http://p.test"},
+        {},
+        "clusters['c'].cluster.server",
+        INSECURE,
+    ),
+    ({}, {"as": "system:admin"}, "users['u'].user.as", ""),
+    ({}, {"as-uid": "1"}, "users['u'].user.as-uid", ""),
+    ({}, {"as-groups": ["system:masters"]}, "users['u'].user.as-groups", ""),
+    ({}, {"as-user-extra": {"scopes": ["all"]}}, "users['u'].user.as-user-extra", ""),
+]
+
+
+@pytest.mark.parametrize(("cluster", "user", "place", "setting"), REFUSED)
+def test_what_needs_a_setting_is_refused_where_it_stands(
+    tmp_path: Path, cluster: dict[str, Any], user: dict[str, Any], place: str, setting: str
+) -> None:
+    path = written(tmp_path, {"server": "https://c.test", **cluster}, {**user, "password": SECRET})
+    names = {name: f"allow_{name.removeprefix('kubeconfig').lower()}" for name in (EXECS, FILES, INSECURE)}
+    others: dict[str, Any] = {argument: True for name, argument in names.items() if name != setting}
+    with pytest.raises(KubeconfigRefusedError) as caught:
+        loaded(path, **others)
+    assert caught.value.code == "KubeconfigRefused"
+    assert (caught.value.place, caught.value.setting) == (place, f"allow.{setting}" if setting else "")
+    text = str(caught.value)
+    assert text.startswith(f"{path}: {place} ")
+    assert (f"allow.{setting}: true" in text) if setting else "repositories[].impersonate" in text
+    assert SECRET not in text
+
+
+def test_every_refusal_has_its_row() -> None:
+    assert {row.field for row in REFUSALS} | {"server"} == {place.rpartition(".")[2] for _, _, place, _ in REFUSED}
+
+
+def test_what_is_empty_asks_for_nothing(tmp_path: Path) -> None:
+    cluster = {"server": "https://c.test", "certificate-authority": "", "insecure-skip-tls-verify": False}
+    user: dict[str, Any] = {"exec": None, "tokenFile": "", "as": "", "as-groups": [], "token": SECRET}
+    assert authorization(loaded(written(tmp_path, cluster, user))[1]) == f"Bearer {SECRET}"
+
+
+def test_what_is_allowed_is_done(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("from-a-file\n")
+    path = written(
+        tmp_path, {"server": "https://c.test", "insecure-skip-tls-verify": True}, {"tokenFile": "token", "token": "old"}
+    )
+    connection, credentials = loaded(path, allow_files=True, allow_insecure=True)
+    assert connection.ssl_context is not None
+    assert connection.ssl_context.verify_mode is ssl.CERT_NONE
+    assert authorization(credentials) == "Bearer from-a-file"
+    plain, _ = loaded(written(tmp_path, {"server": "http://elsewhere.test"}, {}), allow_insecure=True)
+    assert (plain.server, plain.ssl_context) == ("http://elsewhere.test", None)
+
+
+def test_a_token_in_the_kubeconfig_is_read_anew_after_a_rejection(tmp_path: Path) -> None:
+    """A token that ends is renewed by writing the file anew; nothing has to be started again."""
+    path = written(tmp_path, {"server": "https://c.test"}, {"token": "one"})
+
+    async def play() -> list[str | None]:
+        _, credentials = await load_connection(path, None, ssl_contexts=SslContexts(), files=KubeconfigFiles())
+        found = [await credentials.authorization()]
+        written(tmp_path, {"server": "https://c.test"}, {"token": "second"})
+        found.append(await credentials.authorization())
+        credentials.rejected()
+        found.append(await credentials.authorization())
+        written(tmp_path, {"server": "https://c.test"}, {})
+        credentials.rejected()
+        with pytest.raises(KubeconfigError, match=r"users\['u'\].user.token is gone"):
+            await credentials.authorization()
+        return found
+
+    assert asyncio.run(play()) == ["Bearer one", "Bearer one", "Bearer second"]
 
 
 @pytest.mark.parametrize(

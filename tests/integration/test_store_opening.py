@@ -219,6 +219,32 @@ def test_both_roads_lead_to_the_same_schema(tmp_path: Path) -> None:
         assert one.execute(version).fetchall() == two.execute(version).fetchall() == [(schema.SCHEMA_VERSION,)]
 
 
+def test_a_store_of_the_first_schema_is_brought_up(tmp_path: Path) -> None:
+    """What the first version wrote is there, with what is new at its default."""
+    from alembic import command, config  # noqa: PLC0415 - as in production, not at import
+
+    path = tmp_path / "reconciler.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as raw:
+        raw.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        engine = sa.create_engine("sqlite://", creator=lambda: raw, poolclass=sa.pool.StaticPool)
+        settings = config.Config()
+        settings.set_main_option("script_location", str(migrate.SCRIPTS))
+        settings.set_main_option("path_separator", "os")
+        with engine.begin() as connection:
+            settings.attributes["connection"] = connection
+            command.upgrade(settings, "0001")
+        raw.execute("INSERT INTO release (digest, application, objects) VALUES ('d', 'sample/a', x'00')")
+        raw.execute(
+            "INSERT INTO assignment (application, cluster, digest, source, revision, heal_count, heal_streak,"
+            " heal_at_s, heal_boot) VALUES ('sample/a', 'c1', 'd', 'fleet', 'abc', 1, 0, 0, 0)"
+        )
+    store = open_inline(path)
+    (found,) = store.read_now("test", lambda tx: tx.assignments())
+    assert (found.digest, found.heal_count, found.contested, found.disabled_wall) == ("d", 1, "", None)
+    assert store.read_now("test", lambda tx: tx.apply_rules("sample/a")) == ""
+    store.close_now()
+
+
 def test_alembic_sees_nothing_to_do() -> None:
     from alembic.autogenerate import compare_metadata  # noqa: PLC0415 - as in production, not at import
     from alembic.migration import MigrationContext  # noqa: PLC0415
@@ -238,10 +264,11 @@ def next_version(tmp_path: Path) -> Path:
     """The migrations with one more revision, as a later version of the program would have it."""
     scripts = tmp_path / "migrations"
     (scripts / "versions").mkdir(parents=True)
-    for file in ("env.py", "versions/r0001_initial.py"):
-        (scripts / file).write_text((migrate.SCRIPTS / file).read_text())
-    (scripts / "versions" / "r0002_next.py").write_text(
-        "import sqlalchemy as sa\nfrom alembic import op\nrevision = '0002'\ndown_revision = '0001'\n"
+    for file in (migrate.SCRIPTS / "env.py", *migrate.SCRIPTS.glob("versions/r*.py")):
+        (scripts / file.relative_to(migrate.SCRIPTS)).write_text(file.read_text())
+    (scripts / "versions" / "next.py").write_text(
+        "import sqlalchemy as sa\nfrom alembic import op\n"
+        f"revision = 'next'\ndown_revision = '{schema.SCHEMA_VERSION}'\n"
         "def upgrade():\n"
         "    with op.batch_alter_table('rollout') as rollout:\n"
         "        rollout.add_column(sa.Column('colour', sa.Text(), nullable=False, server_default='blue'))\n"
@@ -257,7 +284,7 @@ def test_an_older_store_is_copied_and_changed(
     first = rollout()
     store.transact_now("test", lambda tx: tx.insert_rollout(first, rows(first, release())))
     store.close_now()
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", "0002")
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", "next")
     with closing(sqlite3.connect(path, isolation_level=None)) as raw:
         raw.execute("PRAGMA foreign_keys = ON")
         engine = sa.create_engine("sqlite://", creator=lambda: raw, poolclass=sa.pool.StaticPool)
@@ -265,11 +292,11 @@ def test_an_older_store_is_copied_and_changed(
             migrate.prepare(connection, path, next_version)
         assert raw.execute("SELECT colour FROM rollout").fetchall() == [("blue",)]
         assert raw.execute("SELECT count(*) FROM rollout_target").fetchall() == [(4,)]
-        assert raw.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
+        assert raw.execute("SELECT version_num FROM alembic_version").fetchall() == [("next",)]
         assert raw.execute("PRAGMA foreign_keys").fetchall() == [(1,)]
     # The older program refuses the newer store, and its own copy is whole.
     monkeypatch.undo()
-    with pytest.raises(StoreError, match=r"has schema 0002, .*written by a newer one.*reconciler\.db\.before-"):
+    with pytest.raises(StoreError, match=r"has schema next, .*written by a newer one.*reconciler\.db\.before-"):
         open_inline(path)
     (copy,) = tmp_path.glob("reconciler.db.before-*")
     assert copy.stat().st_mode & 0o777 == 0o600

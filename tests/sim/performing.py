@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any
 
+from reconciler.core.apply_rules import DEFAULT_RULES, ObjectRule
 from reconciler.core.model import (
     Intent,
     IntentResult,
@@ -23,7 +23,8 @@ from reconciler.core.model import (
 from reconciler.core.ownership import stamp
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_errors import KubeError
-from reconciler.shell.perform import Later, perform
+from reconciler.shell.perform import Later, Wanted, perform
+from reconciler.sim.admission import Webhook
 from reconciler.sim.cluster import SimCluster
 from reconciler.sim.loop import SimClock
 from reconciler.sim.plan import Fault, FaultKind, Generation
@@ -74,14 +75,18 @@ class Remembered:
 class Bench:
     """A cluster, the way to it, and our inventory of it. `refusals` are what the permit says, None once it is empty."""
 
-    def __init__(self, admit: Any = None) -> None:
-        self.cluster = SimCluster("c0", SimClock(asyncio.get_running_loop()), seed=1, admit=admit)
+    def __init__(self, *webhooks: Webhook) -> None:
+        self.cluster = SimCluster("c0", SimClock(asyncio.get_running_loop()), seed=1)
+        self.cluster.server.webhooks += webhooks
         self.script = Script()
         self.kube = KubeCluster("c0", self.cluster.transport("c0", self.script, Generation()))
         self.seen = Remembered()
         self.items: dict[ObjectKey, InventoryItem] = {}
         self.refusals: list[Later] = []
         self.asked = 0
+        self.rules = DEFAULT_RULES
+        self.rule: ObjectRule | None = None
+        self.later_s = 0.0
         self.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "orders"}})
 
     async def _permit(self) -> Later | None:
@@ -120,4 +125,6 @@ class Bench:
         version = str(manifest["apiVersion"]) if manifest is not None else "v1"
         intent = Intent("i1", "rollout:r1", "start", TARGET, verb, key, version, "d1", 1, 0)
         item = self.items.get(key)
-        return await perform(intent, manifest, item, OWNER, self.kube, self.seen, self._permit)
+        wanted = Wanted(manifest, item, OWNER, self.rules, self.rule)
+        now_wall = SimClock(asyncio.get_running_loop()).now().wall + self.later_s
+        return await perform(intent, wanted, self.kube, self.seen, self._permit, now_wall)

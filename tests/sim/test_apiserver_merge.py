@@ -126,7 +126,13 @@ def test_without_force_an_apply_changes_all_or_nothing(first: Object, second: Ob
     else:
         assert status == 200
         merged = merge.merge(SPECIMEN, {"spec": answer["spec"]}, {"spec": first})
-        assert same(merged, {"spec": answer["spec"]}), "the first manager's values stand"
+        # Items may stand in another order: whoever applies last orders what both have.
+        for name, value in answer["spec"].items():
+            stands = merged["spec"].get(name)
+            if name in ("tags", "ports"):
+                assert canonical(stands) == canonical(value), "the first manager's values stand"
+            else:
+                assert same(stands, value), "the first manager's values stand"
 
 
 @pytest.mark.parametrize(

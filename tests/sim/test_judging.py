@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from reconciler.core import health_cel
+from reconciler.core.apply_rules import ApplyRules
 from reconciler.core.health import Thresholds
 from reconciler.core.model import Manifest, Now, ObjectKey, Reason, Sync, Target, TargetVerdict
-from reconciler.shell.judging import Judging
+from reconciler.shell.evaluation import HealthEvaluations, InlineEvaluator
+from reconciler.shell.judging import ANSWER_LIFETIME_S, Judging
 from reconciler.shell.kube_errors import (
     BusyError,
     DryRunRefusedError,
@@ -38,6 +41,13 @@ class Server:
     asked: int = 0
     failures: int = 0
 
+    reason: Reason | None = None
+
+    def acting_for(self, source: str) -> Server:
+        """As KubeCluster.acting_for: whoever asks gets the same answer."""
+        assert source == "fleet"
+        return self
+
     async def apply(self, manifest: Manifest, **how: Any) -> Manifest:
         """One dry-run."""
         assert how["dry_run"], manifest
@@ -45,6 +55,10 @@ class Server:
         if isinstance(self.answer, KubeError):
             raise self.answer
         return self.answer
+
+    async def schema_digest(self) -> str:
+        """As KubeCluster.schema_digest."""
+        return "s1"
 
     def live(self, key: ObjectKey) -> Any:
         """As Observer.live."""
@@ -74,8 +88,8 @@ class Bench:
     def __init__(self, answer: Manifest | KubeError, live: Manifest | None = None, tokens: float = 100.0) -> None:
         self.server = Server(answer)
         self.server.cache.offer(live or _doubtful(), 5.0)
-        self.judging = Judging(Thresholds(), 10.0)
-        self.judging.assign(TARGET, SentRelease("d1", "fleet/orders", "abc", {JOB: flink_deployment()}))
+        self.judging = Judging(Thresholds(), 10.0, HealthEvaluations(InlineEvaluator(health_cel.answer)))
+        self.judging.assign(TARGET, SentRelease("d1", "fleet/orders", "abc", {JOB: flink_deployment()}, "fleet"))
         self.limits = WriteLimits(Limiter(0.001, tokens), Limiter(1000.0, 1000.0))
         self.at_s = 10.0
 
@@ -100,8 +114,36 @@ def test_a_webhook_that_refuses_dry_run_leaves_the_judgement_to_the_client_and_i
     assert [verdict.sync for verdict in verdicts] == [Sync.IN_SYNC] * 3
     assert "the client's comparison" in verdicts[0].objects[0].message
     assert (bench.server.asked, bench.server.failures) == (1, 1)
+    # Another version with the same content, as after a report of its status: nothing is asked anew.
     bench.server.cache.offer(_doubtful("8"), 30.0)
     assert bench.look().sync is Sync.IN_SYNC
+    assert bench.server.asked == 1
+    changed = _doubtful("9")
+    changed["metadata"]["annotations"] = {"example.org/by-hand": "yes"}
+    bench.server.cache.offer(changed, 40.0)
+    assert bench.look().sync is Sync.IN_SYNC
+    assert bench.server.asked == 2
+
+
+def test_an_answer_is_not_believed_for_ever() -> None:
+    bench = Bench(REFUSED)
+    bench.look()
+    bench.at_s += 0.8 * ANSWER_LIFETIME_S
+    bench.look()
+    assert bench.server.asked == 1
+    bench.at_s += 0.4 * ANSWER_LIFETIME_S
+    bench.look()
+    assert bench.server.asked == 2
+
+
+def test_other_rules_ask_anew() -> None:
+    bench = Bench(REFUSED)
+    bench.look()
+    bench.judging.assign(
+        TARGET,
+        SentRelease("d1", "fleet/orders", "abc", {JOB: flink_deployment()}, "fleet", ApplyRules(conflicts="fail")),
+    )
+    bench.look()
     assert bench.server.asked == 2
 
 
@@ -155,7 +197,7 @@ def test_a_target_is_as_fresh_as_its_oldest_kind_and_bad_news_as_its_newest() ->
     }
     bench = Bench(REFUSED, live)
     objects = {JOB: flink_deployment(), CONFIG: config}
-    bench.judging.assign(TARGET, SentRelease("d2", "fleet/orders", "abc", objects))
+    bench.judging.assign(TARGET, SentRelease("d2", "fleet/orders", "abc", objects, "fleet"))
     bench.server.cache.offer(applied(config), 5.0)
     bench.server.kinds = {GroupKind.of(JOB): 30.0, GroupKind.of(CONFIG): 8.0}
     verdict = bench.look()

@@ -16,8 +16,8 @@ from reconciler.shell.transport import Request
 from reconciler.sim.checkers import Checkers
 from reconciler.sim.loop import run
 from reconciler.sim.plan import Fault, FaultKind
-from reconciler.sim.problems import Status, status
 from reconciler.sim.scenarios import FLEET_FILE, FLINK, QUICK, application_file, cluster_file
+from reconciler.sim.schema import load_catalog
 from reconciler.sim.world import World, play
 
 ONE_WAVE = """\
@@ -103,12 +103,8 @@ def world_poll_s() -> float:
 
 def test_what_a_cluster_cannot_take_is_blocked_and_the_others_go_on() -> None:
     async def story(world: World) -> None:
-        def admit(verb: str, kind: str, value: object) -> Status | None:
-            del verb, value
-            words = "failed to create typed patch object: .spec.newField: field not declared in schema"
-            return status(500, words, reason="InternalError") if kind == "FlinkDeployment" else None
-
-        world.clusters["c0"].server.admit = admit
+        older = load_catalog().variant(without_fields={"FlinkDeployment": [("spec", "image")]})
+        world.clusters["c0"].server.set_catalog(older)
         world.repository.commit({"apps/app0/app.yaml": application_file("app0", "2.0")}, "two")
         await world.until(lambda: image(world, "c1") == "2.0", 600)
         await world.sleep(60)

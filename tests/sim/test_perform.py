@@ -9,8 +9,8 @@ import pytest
 from reconciler.core.inventory import PRUNE_ANNOTATION
 from reconciler.core.model import IntentResult, IntentState, InventoryPhase, Manifest, ObjectKey, Reason
 from reconciler.shell.perform import Later
+from reconciler.sim.admission import Answer, Review, Webhook
 from reconciler.sim.plan import FaultKind
-from reconciler.sim.problems import Status, status
 from tests.sim.observe_harness import simulated
 from tests.sim.performing import TARGET, Bench, config_map
 
@@ -179,14 +179,12 @@ async def test_what_the_schema_lacks_is_refused_for_good() -> None:
 
 @simulated
 async def test_a_webhook_that_denies_is_a_refusal() -> None:
-    def admit(verb: str, kind: str, value: Manifest) -> Status | None:
-        del verb, value
-        words = 'admission webhook "policy.example.com" denied the request: no'
-        return status(403, words) if kind == "ConfigMap" else None
+    def refuse(review: Review) -> Answer:
+        return Answer(allowed=review.resource != "configmaps", message="no", code=403)
 
-    bench = Bench(admit)
+    bench = Bench(Webhook("policy.example.com", refuse))
     outcome = await bench.apply(config_map())
-    assert said(outcome)[0] == "failed"
+    assert said(outcome) == ("failed", "Denied")
     assert bench.live() is None
 
 

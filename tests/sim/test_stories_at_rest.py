@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from reconciler.core.actions import Limits
-from reconciler.core.model import RolloutState, TargetState
+from reconciler.core.model import RolloutState, Target, TargetState
 from reconciler.shell.daemon import DaemonSettings
+from reconciler.shell.explain import explain
+from reconciler.shell.steer import Order, sync
 from reconciler.sim.scenarios import FLINK, application_file, cluster_file, policy_file
+from reconciler.sim.world import SOURCE
 from tests.sim.stories import Stage, installed, path_of, tell
 
 # ---- objects that a release no longer has ------------------------------------------------------------------------
@@ -30,6 +34,31 @@ def test_a_dropped_object_is_deleted_after_its_target_is_healthy_and_baked() -> 
             assert row.baked_wall is not None
             assert all(entry.time >= row.baked_wall for entry in deleted)
             assert stage.config("app0", cluster, 0) is not None
+        stage.checkers.at_rest()
+
+    tell(story)
+
+
+def test_what_finalizers_hold_is_told_and_forgotten_once_it_has_gone() -> None:
+    async def story(stage: Stage) -> None:
+        stage.push("app0", "1.0", objects=2)
+        await installed(stage)
+        held = ("", "ConfigMap", "app0", "app0-1")
+        stage.world.clusters["c1"].edit(*held, {"metadata": {"finalizers": ["example.org/hold"]}})
+        stage.push("app0", "1.1", objects=1)
+        await stage.settle()
+        await stage.world.sleep(1200)
+        assert stage.waits("app0") == {"sim/app0@c1": "PruneFailed"}
+        assert "example.org/hold" in (await explain(stage.daemon, "app0", "c1"))["message"]
+        # The rest of the target is looked after meanwhile.
+        stage.edit("app0", "c1", {"spec": {"image": "by/hand:1"}})
+        await stage.world.sleep(60)
+        assert stage.tag("app0", "c1") == "1.1"
+        stage.world.clusters["c1"].edit(*held, {"metadata": {"finalizers": None}})
+        await stage.world.sleep(60)
+        target = Target("sim/app0", "c1")
+        assert {item.key.name for item in stage.world.ask(lambda tx: tx.inventory(target))} == {"app0", "app0-0"}
+        assert stage.waits("app0") == {}
         stage.checkers.at_rest()
 
     tell(story)
@@ -75,9 +104,12 @@ def test_repairs_of_one_target_come_ever_more_slowly() -> None:
     async def story(stage: Stage) -> None:
         await installed(stage)
         await stage.world.sleep(700)
-        for second in range(100):
-            if stage.tag("app0", "c1") != "wrong":
-                stage.edit("app0", "c1", {"spec": {"image": f"by/{second}:wrong"}})
+        whole = spec_of(stage)
+        edits = [{"image": "by/hand:1"}, {"serviceAccount": "other"}, {"job": {"parallelism": 9}}]
+        for _ in range(100):
+            if spec_of(stage) == whole:
+                # Never one field three times: that would be a fight.
+                stage.edit("app0", "c1", {"spec": edits[stage.heals("c1") % 3]})
             await stage.world.sleep(1)
         at = [row.wall for row in stage.audit("Healing")]
         gaps = [later - earlier for earlier, later in itertools.pairwise(at)]
@@ -90,6 +122,137 @@ def test_repairs_of_one_target_come_ever_more_slowly() -> None:
         assert stage.tags("app0") == {"1.0"}
         assert stage.heals("c1") == 6
         assert stage.heals("c0") == stage.heals("c2") == 0
+
+    tell(story)
+
+
+def spec_of(stage: Stage) -> Any:
+    """The spec of app0's job on c1, None if it is not there."""
+    live = stage.job("app0", "c1")
+    return live["spec"] if live is not None else None
+
+
+def test_a_field_that_somebody_fights_for_is_left_alone_and_told() -> None:
+    async def story(stage: Stage) -> None:
+        await installed(stage)
+        await stage.world.sleep(700)
+
+        async def fight(seconds: int) -> None:
+            for _ in range(seconds):
+                if stage.tag("app0", "c1") != "wrong":
+                    stage.edit("app0", "c1", {"spec": {"image": "by/hand:wrong"}})
+                await stage.world.sleep(1)
+
+        await fight(120)
+        assert stage.heals("c1") == 3
+        assert stage.alerts() == ["Contested"]
+        assert stage.waits("app0") == {"sim/app0@c1": "Contested"}
+        field = "FlinkDeployment.flink.apache.org app0/app0: spec.image"
+        assert stage.assignment("app0", "c1").contested == field
+        # For ever: neither time nor a restart begins the fight anew.
+        await stage.restart()
+        await stage.world.sleep(3600)
+        assert (stage.heals("c1"), stage.alerts()) == (3, ["Contested"])
+        answer = await explain(stage.daemon, "app0", "c1")
+        assert answer["reason"] == "Contested"
+        assert "spec.image" in answer["message"]
+        # A person has stopped the other writer, and asks for the application by name.
+        await sync(stage.daemon, "app0", Order("ada"))
+        await stage.world.sleep(60)
+        assert stage.tag("app0", "c1") == "1.0"
+        assert stage.heals("c1") == 4
+        assert stage.assignment("app0", "c1").contested == ""
+        stage.checkers.at_rest()
+
+    tell(story)
+
+
+def test_a_contest_that_ends_by_itself_is_over() -> None:
+    async def story(stage: Stage) -> None:
+        await installed(stage)
+        await stage.world.sleep(700)
+        for _ in range(120):
+            if stage.tag("app0", "c1") != "wrong":
+                stage.edit("app0", "c1", {"spec": {"image": "by/hand:wrong"}})
+            await stage.world.sleep(1)
+        assert stage.assignment("app0", "c1").contested
+        live = stage.job("app0", "c2")
+        assert live is not None
+        stage.edit("app0", "c1", {"spec": {"image": live["spec"]["image"]}})
+        await stage.world.sleep(60)
+        assert stage.assignment("app0", "c1").contested == ""
+        assert stage.waits("app0") == {}
+        stage.checkers.at_rest()
+
+    tell(story)
+
+
+def with_apply(properties: str) -> str:
+    """app0 with a policy `apply`."""
+    return application_file("app0", "1.0").rstrip("\n") + f"\n  - {{type: apply, properties: {{{properties}}}}}\n"
+
+
+def test_drift_is_only_reported_where_the_policy_says_so_and_the_policy_counts_at_once() -> None:
+    async def story(stage: Stage) -> None:
+        await installed(stage)
+        rollouts = len(stage.rollouts("app0"))
+        stage.commit({path_of("app0"): with_apply("selfHeal: false")})
+        await stage.looked()
+        stage.edit("app0", "c1", {"spec": {"image": "by/hand:wrong"}})
+        await stage.world.sleep(120)
+        assert stage.tag("app0", "c1") == "wrong"
+        assert stage.waits("app0") == {"sim/app0@c1": "SelfHealOff"}
+        (drift,) = stage.audit("Drift")
+        assert drift.data is not None
+        assert drift.data["changes"][0]["display"] == "spec.image"
+        await stage.restart()
+        assert stage.tag("app0", "c1") == "wrong"
+        stage.commit({path_of("app0"): application_file("app0", "1.0")})
+        await stage.looked()
+        assert stage.tags("app0") == {"1.0"}
+        assert len(stage.rollouts("app0")) == rollouts  # how objects are written is no release
+        stage.checkers.at_rest()
+
+    tell(story)
+
+
+def test_the_history_says_who_changed_what_and_nothing_is_told_twice() -> None:
+    async def story(stage: Stage) -> None:
+        await installed(stage)
+        stage.edit("app0", "c1", {"spec": {"image": "by/hand:wrong"}})
+        await stage.world.sleep(60)
+        stage.world.clusters["c2"].delete("", "ConfigMap", "app0", "app0-0")
+        await stage.world.sleep(60)
+        stage.push("app0", "1.1")
+        await stage.settle()
+        await stage.restart()
+        first, second = stage.audit("Drift")
+        assert (first.application, first.cluster, first.source) == ("sim/app0", "c1", SOURCE)
+        assert "spec.image is by/hand:wrong, declared" in first.message
+        assert "was changed by " in first.message
+        assert second.message == "ConfigMap app0/app0-0 was deleted"
+
+    tell(story)
+
+
+def test_an_ignored_field_is_left_to_whoever_writes_it() -> None:
+    async def story(stage: Stage) -> None:
+        await installed(stage)
+        rule = 'objects: [{match: {kind: FlinkDeployment}, ignoreDifferences: ["spec.job.parallelism"]}]'
+        stage.commit({path_of("app0"): with_apply(rule)})
+        await stage.looked()
+        before = len(stage.writes())
+        stage.edit("app0", "c1", {"spec": {"job": {"parallelism": 9}}})
+        await stage.world.sleep(300)
+        assert len(stage.writes()) == before
+        assert stage.audit("Drift") == []
+        await stage.restart()
+        stage.commit({path_of("app0"): with_apply(rule).replace("app0:1.0", "app0:1.1")})
+        await stage.settle()
+        live = stage.job("app0", "c1")
+        assert live is not None
+        assert (stage.tag("app0", "c1"), live["spec"]["job"]["parallelism"]) == ("1.1", 9)
+        stage.checkers.at_rest()
 
     tell(story)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 #: The newest revision in migrations/versions.
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0003"
 #: Marks a SQLite file as ours ("RCNC"), in its header.
 APPLICATION_ID = 0x52434E43
 
@@ -66,6 +66,7 @@ source = sa.Table(
     _text("problems"),
     _text("last_usable"),
     _text("held"),
+    sa.Column("health_policies", sa.Text, nullable=False, server_default=sa.text("''")),
 )
 
 revision = sa.Table(
@@ -106,9 +107,24 @@ assignment = sa.Table(
     _integer("heal_streak"),
     _real("heal_at_s"),
     _integer("heal_boot"),
+    # Added by a later revision: SQLite adds no column without a default to rows that are there.
+    sa.Column("contested", sa.Text, nullable=False, server_default=sa.text("''")),
+    _real("disabled_wall", nullable=True),
+    _real("orphaned_wall", nullable=True),
     sa.Index("ix_assignment_cluster", "cluster"),
     sa.Index("ix_assignment_source", "source"),
     sa.Index("ix_assignment_digest", "digest"),
+    sqlite_with_rowid=False,
+)
+
+#: How an application's objects are written, where that is not the default: core/apply_rules.py. `rules` is JSON.
+apply_rules = sa.Table(
+    "apply_rules",
+    metadata,
+    _text("application", primary_key=True),
+    _text("source"),
+    _text("rules"),
+    sa.Index("ix_apply_rules_source", "source"),
     sqlite_with_rowid=False,
 )
 

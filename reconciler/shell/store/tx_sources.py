@@ -27,6 +27,16 @@ _KEEP_RELEASE = sa.update(schema.release).where(schema.release.c.digest == sa.bi
 _ASSIGNMENT = select_where(schema.assignment, "application", "cluster")
 _PUT_ASSIGNMENT = upsert(schema.assignment)
 _DELETE_ASSIGNMENT = sa.delete(schema.assignment).where(*equals(schema.assignment, "application", "cluster"))
+_APPLY_RULES = select_where(schema.apply_rules, "application")
+_APPLY_RULES_OF_SOURCE = select_where(schema.apply_rules, "source")
+_APPLY_RULES_OF_CLUSTER = (
+    sa.select(schema.apply_rules.c.application, schema.apply_rules.c.rules)
+    .join(schema.assignment, schema.assignment.c.application == schema.apply_rules.c.application)
+    .where(*equals(schema.assignment, "cluster"))
+    .order_by(schema.apply_rules.c.application)
+)
+_PUT_APPLY_RULES = upsert(schema.apply_rules)
+_DELETE_APPLY_RULES = sa.delete(schema.apply_rules).where(*equals(schema.apply_rules, "application"))
 _INVENTORY = select_where(schema.inventory, "cluster", "application")
 _INVENTORY_OF_CLUSTER = select_where(schema.inventory, "cluster")
 _INVENTORY_SIZES = (
@@ -38,6 +48,12 @@ _PUT_INVENTORY = upsert(schema.inventory)
 _DELETE_INVENTORY = sa.delete(schema.inventory).where(
     *equals(schema.inventory, "cluster", "application", "api_group", "kind", "namespace", "name")
 )
+
+
+_RENAME = [
+    sa.update(table).where(table.c.application == sa.bindparam("old")).values(application=sa.bindparam("new"))
+    for table in (schema.assignment, schema.inventory, schema.facts, schema.quarantine)
+]
 
 
 @functools.cache
@@ -66,6 +82,7 @@ class SourcesTx(TxBase):
                 "problems": row.problems,
                 "last_usable": row.last_usable,
                 "held": row.held,
+                "health_policies": row.health_policies,
             },
         )
 
@@ -133,11 +150,36 @@ class SourcesTx(TxBase):
                 "heal_streak": row.heal_streak,
                 "heal_at_s": row.heal_at_s,
                 "heal_boot": row.heal_boot,
+                "contested": row.contested,
+                "disabled_wall": row.disabled_wall,
+                "orphaned_wall": row.orphaned_wall,
             },
         )
 
     def delete_assignment(self, target: Target) -> None:
         self._run(_DELETE_ASSIGNMENT, codec.target_columns(target))
+
+    def apply_rules(self, application: str) -> str:
+        row = self._first(_APPLY_RULES, {"application": application})
+        return "" if row is None else str(row.rules)
+
+    def apply_rules_of_source(self, source: str) -> dict[str, str]:
+        return {row.application: row.rules for row in self._all(_APPLY_RULES_OF_SOURCE, {"source": source})}
+
+    def apply_rules_of_cluster(self, cluster: str) -> dict[str, str]:
+        return {row.application: row.rules for row in self._all(_APPLY_RULES_OF_CLUSTER, {"cluster": cluster})}
+
+    def put_apply_rules(self, application: str, source: str, rules: str) -> None:
+        """ "" is the default, which has no row."""
+        if rules:
+            self._run(_PUT_APPLY_RULES, {"application": application, "source": source, "rules": rules})
+        else:
+            self._run(_DELETE_APPLY_RULES, {"application": application})
+
+    def rename_application(self, old: str, new: str) -> None:
+        """Everything that is known of the targets of `old` is of `new` from now on; its history keeps the name."""
+        for statement in _RENAME:
+            self._run(statement, {"old": old, "new": new})
 
     def inventory(self, target: Target) -> list[InventoryItem]:
         return [_inventory_item(row) for row in self._all(_INVENTORY, codec.target_columns(target))]

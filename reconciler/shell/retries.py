@@ -1,0 +1,96 @@
+"""When the writes of a lane's targets are tried again, and why not now.
+
+A target that must wait does not hold up the others, but for reasons that hold for everything the lane would write. What
+was sent and got no answer leaves its target in doubt: nothing is known there before it is read again.
+
+    retries.put_off(target, later, now)
+    retries.ready(target, now)          # False until then
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from reconciler.core.model import Now, Reason, Target
+from reconciler.shell.perform import Later
+
+RETRY_START_S = 1.0
+RETRY_MAX_S = 60.0
+#: Reasons to wait that are given before anything is sent.
+NOT_SENT = frozenset({"WriteLimit", "Abandoned", "NamespaceNotActive", "DefinitionNotEstablished"})
+#: Reasons that hold for everything the lane would write: asking again for each target is work, and news to nobody.
+WHOLE_LANE = frozenset({"WriteLimit", "TooManyRequests"})
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """After `failures` attempts the target is tried again at `at_s` (Now.monotonic)."""
+
+    failures: int
+    at_s: float
+    reason: Reason
+
+
+class Retries:
+    """The waits of one lane, by target."""
+
+    def __init__(self) -> None:
+        self._waits: dict[Target, Retry] = {}
+        self._in_doubt: set[Target] = set()
+
+    def of(self, target: Target) -> Retry | None:
+        """Why the writes of `target` wait, and until when; None if they do not."""
+        return self._waits.get(target)
+
+    def ready(self, target: Target, now: Now) -> bool:
+        """True if nothing keeps the target waiting any more."""
+        wait = self._waits.get(target)
+        return wait is None or wait.at_s <= now.monotonic
+
+    def due(self, now: Now) -> bool:
+        """True if a wait is over."""
+        return any(wait.at_s <= now.monotonic for wait in self._waits.values())
+
+    def times(self) -> list[float]:
+        """When to look again, by target."""
+        return [wait.at_s for wait in self._waits.values()]
+
+    def in_doubt(self, target: Target) -> bool:
+        """True if something may have been sent there and nobody knows what came of it."""
+        return target in self._in_doubt
+
+    def done(self, target: Target) -> None:
+        """The target's writes were carried out."""
+        self._waits.pop(target, None)
+        self._in_doubt.discard(target)
+
+    def clear(self) -> None:
+        """Everything may be tried again now; what is in doubt stays so."""
+        self._waits.clear()
+
+    def keep(self, pending: Iterable[Target], assigned: Iterable[Target]) -> None:
+        """Forget targets that have nothing `pending`, and doubts about those that are not `assigned` anything."""
+        kept = set(pending)
+        self._waits = {target: wait for target, wait in self._waits.items() if target in kept}
+        self._in_doubt &= set(assigned)
+
+    def put_off(self, target: Target, later: Later, now: Now) -> None:
+        """Try `target` later, after ever longer pauses while it fails."""
+        previous = self._waits.get(target)
+        counted = later.reason.code not in NOT_SENT
+        failures = (previous.failures if previous is not None else 0) + counted
+        delay_s = min(RETRY_START_S * 2 ** min(max(failures - 1, 0), 10), RETRY_MAX_S)
+        if later.after_s is not None:
+            delay_s = max(later.after_s, delay_s) if counted else later.after_s
+        if counted:
+            self._in_doubt.add(target)
+        self._waits[target] = Retry(failures, now.monotonic + delay_s, later.reason)
+
+    def put_off_all(self, targets: Iterable[Target], later: Later) -> None:
+        """The cluster does not answer, or takes no more for now: none of `targets` is tried before the last of them."""
+        at_s = max(wait.at_s for wait in self._waits.values())
+        for target in targets:
+            known = self._waits.get(target)
+            if known is None or known.at_s < at_s:
+                self._waits[target] = Retry(known.failures if known else 0, at_s, later.reason)
