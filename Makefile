@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 SEEDS ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench sim soak docs control-plane schemas lock clean
+.PHONY: help install demo demo-real test check format bench sim soak docs control-plane schemas lock clean
 
 help:  ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +30,9 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: $(STAMP)  ## Play the main job: a simulated fleet moves in gated waves (about a minute)
 	@$(BIN)/reconciler demo
+
+demo-real: control-plane  ## The same on three real control planes: etcd and kube-apiserver (about 1.5 GB of memory)
+	@$(BIN)/reconciler demo --control-plane real
 
 test: $(STAMP)  ## Run the tests; those on a real control plane run where `make control-plane` has built one
 	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)

@@ -36,7 +36,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "web": frozenset({"core", "shell", "web", "resources", "settings", "settings_values", "socket_path"}),
     # bootstrap wires everything, and is the one that starts the web server.
     "bootstrap": frozenset({"core", "shell", "web", "resources", "settings"}),
-    # The demo is an entry point like the commands: the daemon on simulated clusters.
+    # The demo is an entry point like the commands: the daemon on simulated clusters or on control planes.
     "demo": frozenset(
         {"core", "shell", "web", "sim", "demo", "bootstrap", "resources", "settings", "settings_values", "socket_path"}
     ),

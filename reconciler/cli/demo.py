@@ -1,12 +1,13 @@
 """`reconciler demo`: play the main job on a simulated fleet, and say by the exit status whether it went as it was to.
 
 Exit status: 0 every step that was played ended as it was to end; 1 one did not; 2 wrong use; 3 it could not be played
-(no git, for one); 130 and 143 a signal. A signal ends it at any moment: nothing of it is left, no process, no socket,
-no directory.
+(no git, no control plane); 130 and 143 a signal. A signal ends it at any moment: nothing of it is left, no process, no
+socket, no directory.
 
     reconciler demo                                 the view on a terminal, lines elsewhere
     reconciler demo --headless -o json              the summary, and nothing else on standard output
     reconciler demo --scenario change --stay        up to this step; then the fleet goes on running for other commands
+    reconciler demo --control-plane real            on real kube-apiservers
 """
 
 from __future__ import annotations
@@ -25,11 +26,15 @@ from rich.console import Console
 
 from reconciler.bootstrap import raise_file_limit
 from reconciler.cli.output import DONE, FAILED, FOUND, USAGE, CommandError
+from reconciler.demo.control_plane.assets import AssetsMissingError, find
+from reconciler.demo.control_plane.plane import ControlPlaneError
 from reconciler.demo.fleet import SampleError
+from reconciler.demo.ground import REAL
 from reconciler.demo.outcome import Summary
-from reconciler.demo.play import CLUSTERS, Program, View, perform
+from reconciler.demo.play import CLUSTERS, REAL_CLUSTERS, REAL_CLUSTERS_MAX, Program, View, perform
+from reconciler.demo.real_cluster import HandRefusedError
 from reconciler.demo.repository import GitFailedError
-from reconciler.demo.stage import DaemonFailedError
+from reconciler.demo.stage import StageFailedError
 from reconciler.demo.steps import STEPS
 from reconciler.demo.view import LineView, NoView, TerminalView
 from reconciler.shell.logs import configure
@@ -37,8 +42,9 @@ from reconciler.shell.logs import configure
 EXIT_BY_SIGNAL = 128
 #: Ctrl-C, a polite kill, and the terminal going away.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-#: After this the process is ended whatever still runs: nobody waits long after Ctrl-C.
-LAST_RESORT_S = 8
+#: After this the process is ended whatever still runs: nobody waits long after Ctrl-C. Real control planes may take
+#: longer to end in order on a busy machine; they do so also without us.
+LAST_RESORT_S, LAST_RESORT_REAL_S = 8, 30
 
 
 class _SignalledError(BaseException):
@@ -64,7 +70,7 @@ def main(arguments: argparse.Namespace) -> int:
         raise CommandError(USAGE, "usage", str(error)) from error
     except BrokenPipeError:
         raise  # whoever read the lines has seen enough
-    except (GitFailedError, DaemonFailedError, OSError) as error:
+    except (ControlPlaneError, GitFailedError, HandRefusedError, StageFailedError, OSError) as error:
         raise CommandError(FAILED, "demo-failed", str(error), "--log FILE shows what the daemon said") from error
     finally:
         if isinstance(view, TerminalView):
@@ -80,8 +86,19 @@ def _program(arguments: argparse.Namespace) -> Program:
         raise CommandError(USAGE, "unknown-scenario", f"there is no scenario {last!r}", f"one of {', '.join(STEPS)}")
     if arguments.stay and arguments.output == "json":
         raise CommandError(USAGE, "usage", "--stay goes on until Ctrl-C: there is no moment to print JSON at")
-    clusters = CLUSTERS if arguments.clusters is None else arguments.clusters
-    return Program(clusters, last, stay=arguments.stay)
+    if arguments.control_plane != REAL:
+        if arguments.assets is not None:
+            raise CommandError(USAGE, "usage", "--assets is for --control-plane real")
+        return Program(CLUSTERS if arguments.clusters is None else arguments.clusters, last, stay=arguments.stay)
+    clusters = REAL_CLUSTERS if arguments.clusters is None else arguments.clusters
+    if clusters > REAL_CLUSTERS_MAX:
+        most = f"at most {REAL_CLUSTERS_MAX} real control planes are started"
+        raise CommandError(USAGE, "usage", f"{most}, not {clusters}", "simulated clusters can be many more")
+    try:
+        assets = find(None if arguments.assets is None else Path(arguments.assets))
+    except AssetsMissingError as error:
+        raise CommandError(FAILED, "control-plane-missing", str(error)) from error
+    return Program(clusters, last, stay=arguments.stay, assets=assets)
 
 
 def _configure_log(path: str | None) -> None:
@@ -113,7 +130,7 @@ async def _until_signalled(program: Program, view: View) -> Summary:
     def stop(number: int) -> None:
         if not received:
             # Should anything hang while it is taken down, the alarm's default action ends the process.
-            signal.alarm(LAST_RESORT_S)
+            signal.alarm(LAST_RESORT_S if program.assets is None else LAST_RESORT_REAL_S)
             task.cancel()
         received.append(number)
 

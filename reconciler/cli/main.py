@@ -141,7 +141,14 @@ def _add_offline(commands: Any) -> None:
         _later("daemon_commands", "demo"),
     )  # fmt: skip
     found.add_argument("--headless", action="store_true", help="no terminal view: plain lines, or JSON at the end")
-    found.add_argument("--clusters", type=_count, metavar="N", help="how many simulated clusters (default: 8)")
+    found.add_argument("--clusters", type=_count, metavar="N", help="how many clusters (default: 8; 3 if real)")
+    found.add_argument(
+        "--control-plane", choices=("simulated", "real"), default="simulated",
+        help="real: on etcd and kube-apiserver, with a model as Flink operator (make control-plane builds them)",
+    )  # fmt: skip
+    found.add_argument(
+        "--assets", metavar="DIR", help="where kube-apiserver and etcd are (KUBEBUILDER_ASSETS; else those built last)"
+    )
     found.add_argument(
         "--scenario", metavar="NAME", help="play up to this step: initial-sync, change, bad-change or drift (default)"
     )

@@ -31,7 +31,7 @@ class Mark:
 
     rollouts: frozenset[str]
     audit: int
-    writes: dict[str, int]
+    changes: dict[str, int]
 
     @classmethod
     async def of(cls, stage: Stage) -> Mark:
@@ -43,7 +43,7 @@ class Mark:
             return known, newest[0].id if newest else 0
 
         rollouts, audit = await stage.read(read)
-        return cls(rollouts, audit, {name: len(cluster.server.log) for name, cluster in stage.clusters.items()})
+        return cls(rollouts, audit, {name: len(cluster.changes) for name, cluster in stage.clusters.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +96,9 @@ class StepOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The whole performance."""
+    """The whole performance. `control_plane` says of which kind the clusters were: simulated or real."""
 
+    control_plane: str
     clusters: int
     applications: int
     targets: int
@@ -111,6 +112,7 @@ class Summary:
     def as_json(self) -> dict[str, Any]:
         """The shape of interfaces.md."""
         return {
+            "control_plane": self.control_plane,
             "clusters": self.clusters,
             "applications": self.applications,
             "targets": self.targets,
@@ -185,15 +187,15 @@ def _all(rows: Sequence[RolloutTarget], moment: Callable[[RolloutTarget], float 
 
 
 async def touched_since(stage: Stage, mark: Mark) -> dict[Target, float]:
-    """The targets whose objects the daemon has written since, each with the moment of the first write: by the owner
-    label in the clusters' write logs. What changed nothing, was refused or only tried (dry-run) is no write."""
+    """The targets whose objects the daemon has changed since, each with the moment of the first write: by the owner
+    label of what was written."""
     owners = await owners_of(stage)
     touched: dict[Target, float] = {}
     for name, cluster in sorted(stage.clusters.items()):
-        for entry in cluster.server.log[mark.writes[name] :]:
-            application = owners.get(entry.labels.get(OWNER_LABEL, ""))
-            if entry.user and application is not None and entry.changed and not entry.dry_run and entry.code < 300:
-                touched.setdefault(Target(application, name), entry.time)
+        for change in cluster.changes[mark.changes[name] :]:
+            application = owners.get(change.labels.get(OWNER_LABEL, ""))
+            if application is not None:
+                touched.setdefault(Target(application, name), change.wall)
     return touched
 
 

@@ -145,8 +145,11 @@ def _astray(stage: Stage, look: Look) -> TargetLine:
 
 def _flink(stage: Stage, target: Target) -> str:
     """What the operator wrote last of the target's job."""
-    states = stage.jobs.get(target.cluster)
-    return f"{states[-1][2] or '-'}/{states[-1][3] or '-'}" if states else ""
+    cluster = stage.clusters.get(target.cluster)
+    if cluster is None or not cluster.jobs:
+        return ""
+    last = cluster.jobs[-1]
+    return f"{last.lifecycle or '-'}/{last.job or '-'}"
 
 
 def _application(

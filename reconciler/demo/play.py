@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from reconciler.demo.control_plane.assets import Assets
 from reconciler.demo.fleet import DemoFleet
 from reconciler.demo.outcome import Mark, StepOutcome, Summary, touched_since, waves_since
 from reconciler.demo.scene import Scene, StepFailedError
@@ -26,6 +27,8 @@ from reconciler.demo.steps import STEPS, Step
 from reconciler.resources import sample_directory
 
 CLUSTERS = 8
+#: Real control planes: one for each ring. Each takes about 400 MB, and a core of its own while it starts.
+REAL_CLUSTERS, REAL_CLUSTERS_MAX = 3, 8
 #: While the fleet is kept running, this much policy time passes in one second of real time.
 STAY_SPEED = 10.0
 STAY_TICK_S = 0.2
@@ -33,12 +36,14 @@ STAY_TICK_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What is played. `last` is the last step, with all before it; `stay` keeps the fleet running afterwards."""
+    """What is played. `last` is the last step, with all before it; `stay` keeps the fleet running afterwards. With
+    `assets` the clusters are real control planes, made of these programs."""
 
     clusters: int = CLUSTERS
     last: str = ""
     stay: bool = False
     seed: int = 1
+    assets: Assets | None = None
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -49,6 +54,10 @@ class Program:
 
 class View(Protocol):
     """Who watches."""
+
+    def waits(self, line: str) -> None:
+        """The stage is being set, and that takes a while."""
+        ...
 
     def opens(self, stage: Stage, program: Program) -> None:
         """The stage is set."""
@@ -82,7 +91,9 @@ async def perform(program: Program, view: View) -> Summary:
     directory = Path(tempfile.mkdtemp(prefix="reconciler-demo-"))
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        stage = await stack.enter_async_context(open_stage(fleet, directory, program.seed))
+        if program.assets is not None:
+            view.waits(f"{program.clusters} real control planes are started, which takes some seconds ...")
+        stage = await stack.enter_async_context(open_stage(fleet, directory, program.seed, program.assets))
         view.opens(stage, program)
         outcomes: list[StepOutcome] = []
         head = await stage.repository.head()
@@ -124,7 +135,7 @@ def _summary(stage: Stage, outcomes: Sequence[StepOutcome]) -> Summary:
     snapshot = stage.daemon.sources[SOURCE].snapshot
     applications = len(snapshot.applications) if snapshot is not None else 0
     targets = snapshot.target_count if snapshot is not None else 0
-    return Summary(len(stage.clusters), applications, targets, tuple(outcomes))
+    return Summary(stage.ground.control_plane, len(stage.clusters), applications, targets, tuple(outcomes))
 
 
 async def _stay(stage: Stage, view: View) -> None:

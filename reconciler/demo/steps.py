@@ -1,8 +1,8 @@
 """The four steps: what happens in each, when it is over, and how its outcome is verified on the clusters themselves.
 
 A step plays its part (a commit, a cut cable, a hand on a cluster), waits until the fleet has come to rest, then looks
-at the clusters' objects and write logs. It returns what it ended as; StepFailedError says what else it ended as, and
-why.
+at the clusters' objects and at what was written there. It returns what it ended as; StepFailedError says what else it
+ended as, and why.
 
     STEPS["change"].wanted                       # "Succeeded"
     ended = await STEPS["change"].play(scene)
@@ -25,16 +25,14 @@ from reconciler.core.model import (
     TargetState,
 )
 from reconciler.demo import verify
+from reconciler.demo.cluster import JOB, JOB_API_VERSION
 from reconciler.demo.fleet import APPLICATION
 from reconciler.demo.outcome import alerts_since, rollouts_since, touched_since
 from reconciler.demo.scene import Scene, StepFailedError, stopped
 from reconciler.demo.stage import AUTHOR, SOURCE
 from reconciler.shell.ports import Tx
-from reconciler.sim.operator import FLINK_GROUP
 
 SUCCEEDED, ROLLED_BACK, REPAIRED = "Succeeded", "RolledBack", "Repaired"
-#: The object that is edited and deleted by hand.
-JOB = ObjectKey(FLINK_GROUP, "FlinkDeployment", APPLICATION, APPLICATION)
 BY_HAND_IMAGE = "registry.example.com/commerce/orders:debug-session"
 #: What another team keeps on an object of ours.
 OTHERS_MANAGER = "cost-exporter"
@@ -70,12 +68,12 @@ async def initial_sync(scene: Scene) -> str:
 async def change(scene: Scene) -> str:
     """A new version reaches all clusters of one application in waves; one cluster is away when its turn comes."""
     away = scene.fleet.last_of_ring("rest").name
-    scene.stage.clusters[away].set_unreachable(True)
+    await scene.stage.clusters[away].cut()
     scene.say(f"the line to cluster {away} is cut")
     await _push(scene, scene.fleet.with_change(), f"{APPLICATION}: next version, more parallelism")
     await scene.until(lambda: _all_but_the_unreachable_done(scene))
     await scene.wait(AWAY_AFTERWARDS_S)
-    scene.stage.clusters[away].set_unreachable(False)
+    await scene.stage.clusters[away].mend()
     scene.say(f"the line to cluster {away} is back")
     await scene.until(scene.at_rest)
     played = await _all_rolled_out(scene)
@@ -123,13 +121,14 @@ async def drift(scene: Scene) -> str:
     """Somebody edits one job and deletes another by hand, while another team keeps a label of its own on the first."""
     stage = scene.stage
     edited, deleted = scene.fleet.first_of_ring("early").name, scene.fleet.first_of_ring("rest").name
+    one, other = stage.clusters[edited], stage.clusters[deleted]
     label, value = OTHERS_LABEL
-    stage.clusters[edited].edit(*JOB, {"metadata": {"labels": {label: value}}}, manager=OTHERS_MANAGER)
+    await one.edit(JOB_API_VERSION, JOB, {"metadata": {"labels": {label: value}}}, OTHERS_MANAGER)
     scene.say(f"another team's {OTHERS_MANAGER} puts its label on the job in {edited}: no business of ours")
-    stage.clusters[edited].edit(*JOB, {"spec": {"image": BY_HAND_IMAGE}})
+    await one.edit(JOB_API_VERSION, JOB, {"spec": {"image": BY_HAND_IMAGE}})
     scene.say(f"somebody runs `kubectl edit` on the job in {edited}: image {BY_HAND_IMAGE.rpartition(':')[2]}")
-    doomed = verify.live(stage, deleted, JOB)
-    stage.clusters[deleted].delete(*JOB)
+    doomed = await other.read(JOB_API_VERSION, JOB)
+    await other.delete(JOB_API_VERSION, JOB)
     scene.say(f"somebody runs `kubectl delete` on the job in {deleted}")
     await scene.until(scene.at_rest)
     if await rollouts_since(stage, scene.mark):
@@ -138,7 +137,7 @@ async def drift(scene: Scene) -> str:
     touched = set(await touched_since(stage, scene.mark))
     if touched != wanted:
         raise StepFailedError("Failed", f"written were {_named(touched)}, not exactly {_named(wanted)}")
-    repaired, again = verify.live(stage, edited, JOB), verify.live(stage, deleted, JOB)
+    repaired, again = await one.read(JOB_API_VERSION, JOB), await other.read(JOB_API_VERSION, JOB)
     if repaired is None or repaired["metadata"].get("labels", {}).get(label) != value:
         raise StepFailedError("Failed", f"the label {label} of {OTHERS_MANAGER} on {edited} did not survive")
     if doomed is None or again is None or again["metadata"]["uid"] == doomed["metadata"]["uid"]:
@@ -231,7 +230,7 @@ async def _all_rolled_out(scene: Scene) -> list[tuple[Rollout, list[RolloutTarge
 async def _everything_runs(scene: Scene) -> None:
     """Every target's cluster holds its assigned release, and its jobs run; else StepFailedError."""
     for target, release in sorted((await _assigned(scene)).items()):
-        _expect(verify.runs(scene.stage, target, release))
+        _expect(await verify.runs(scene.stage, target, release))
 
 
 def _expect(problem: str | None) -> None:
@@ -282,7 +281,7 @@ def _image_of(releases: list[Release]) -> str:
 
 def _falls(scene: Scene, target: Target, image: str) -> int:
     """How often the job left RUNNING by itself at this image."""
-    jobs = [job for _, at_image, _, job in scene.stage.jobs[target.cluster] if at_image == image]
+    jobs = [state.job for state in scene.stage.clusters[target.cluster].jobs if state.image == image]
     return sum(pair == ("RUNNING", "RESTARTING") for pair in pairwise(jobs))
 
 

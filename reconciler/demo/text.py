@@ -21,9 +21,17 @@ def opening(stage: Stage) -> list[str]:
     """What this is, and by which clock it goes."""
     count = len(stage.clusters)
     interval = f"{stage.check_interval_s:.0f} s"
+    if stage.real:
+        here = [
+            f"themselves. Here: {count} real Kubernetes control planes on 127.0.0.1 (etcd and kube-apiserver, with the",
+            "simulator's model in the place of Flink's operator), a local repository, the real daemon.",
+        ]
+    else:
+        clusters = f"{count} simulated Kubernetes clusters on 127.0.0.1"
+        here = [f"themselves. Here: {clusters}, a local repository, the real daemon."]
     return [
         "Reconciler moves a fleet of Flink applications from one Git commit to the next, in waves that have to prove",
-        f"themselves. Here: {count} simulated Kubernetes clusters on 127.0.0.1, a local repository, the real daemon.",
+        *here,
         "The policy clock is stepped: bakes, deadlines, backoff and the simulated Flink operator go by it. It jumps",
         f"from timer to timer, at most {interval} at a time, and only when everything has come to rest; Git, HTTP and",
         "the store take the time they take. So an hour of observation passes in seconds, and none of it is skipped.",

@@ -1,7 +1,7 @@
 """Verifying: what the clusters themselves hold and have written down, compared with what a step claims.
 
-Nothing here asks the daemon what it believes. Objects are read from the simulated clusters, the order of events from
-their write logs; only what was *decided* (which release, which wave) comes from the store.
+Nothing here asks the daemon what it believes. Objects are read from the clusters, the order of events is that of their
+answers; only what was *decided* (which release, which wave) comes from the store.
 
     problem = await verify.runs(stage, target, release)     # None, or what is wrong
 """
@@ -15,12 +15,6 @@ from reconciler.core.model import Manifest, ObjectKey, Release, Rollout, Rollout
 from reconciler.core.ownership import APPLICATION_ANNOTATION, OWNER_LABEL
 from reconciler.demo.stage import Stage
 from reconciler.sim.operator import FLINK_GROUP
-from reconciler.sim.store import Key
-
-
-def live(stage: Stage, cluster: str, key: ObjectKey) -> Manifest | None:
-    """The object on the cluster, as it is there."""
-    return stage.clusters[cluster].server.read(Key(*key))
 
 
 def first_difference(declared: Any, found: Any, path: str = "") -> str | None:
@@ -42,12 +36,12 @@ def first_difference(declared: Any, found: Any, path: str = "") -> str | None:
     return None if declared == found else path or "."
 
 
-def runs(stage: Stage, target: Target, release: Release) -> str | None:
+async def runs(stage: Stage, target: Target, release: Release) -> str | None:
     """None if every object of `release` is on the target's cluster as declared and marked as ours, and its Flink jobs
     are RUNNING; else what is wrong."""
     for manifest in release.objects:
         key = ObjectKey.of(manifest)
-        found = live(stage, target.cluster, key)
+        found = await stage.clusters[target.cluster].read(str(manifest["apiVersion"]), key)
         if found is None:
             return f"{key} is missing on {target.cluster}"
         difference = first_difference(manifest, found)
@@ -70,8 +64,8 @@ def job_of(manifest: Manifest) -> tuple[str, str]:
 
 
 def in_order(rollout: Rollout, rows: Sequence[RolloutTarget], first_writes: Mapping[Target, float]) -> str | None:
-    """None if no target of a wave was written before every target of the earlier waves had baked, by the clusters' own
-    write logs; targets that a wave was allowed to leave out are none of its business."""
+    """None if no target of a wave was written before every target of the earlier waves had baked, by the clusters'
+    own answers; targets that a wave was allowed to leave out are none of its business."""
     baked_at = float("-inf")
     for number, wave in enumerate(rollout.plan.waves):
         of_wave = [row for row in rows if row.wave == number]
@@ -88,7 +82,8 @@ def in_order(rollout: Rollout, rows: Sequence[RolloutTarget], first_writes: Mapp
 
 def crash_looped(stage: Stage, cluster: str, image: str) -> str | None:
     """None if the job ran with `image` and then fell over while the operator's lifecycle state stayed STABLE."""
-    seen = [(lifecycle, job) for _, at_image, lifecycle, job in stage.jobs[cluster] if at_image == image]
+    states = stage.clusters[cluster].jobs
+    seen = [(state.lifecycle, state.job) for state in states if state.image == image]
     if ("STABLE", "RUNNING") not in seen:
         return f"the job on {cluster} was never RUNNING with {image}"
     after = seen[seen.index(("STABLE", "RUNNING")) + 1 :]

@@ -93,6 +93,9 @@ class _Paced:
 class NoView:
     """Nobody watches."""
 
+    def waits(self, line: str) -> None:
+        """See View."""
+
     def opens(self, stage: Stage, program: Program) -> None:
         """See View."""
 
@@ -122,6 +125,9 @@ class LineView(_Paced):
         self._said: list[tuple[float, str]] = []
         self._stage: Stage | None = None
         self._stays = False
+
+    def waits(self, line: str) -> None:
+        self._lines([line])
 
     def opens(self, stage: Stage, program: Program) -> None:
         self._stage, self._steps, self._stays = stage, len(program.steps), program.stay
@@ -201,9 +207,13 @@ class TerminalView(_Paced):
         self._pace = 1.0
         self._began_s = 0.0
 
+    def waits(self, line: str) -> None:
+        self._console.print(Text(line, style="dim"))
+
     def opens(self, stage: Stage, program: Program) -> None:
         self._stage, self._steps, self._program = stage, len(program.steps), program
-        self._console.print(Rule("[bold]Reconciler: the main job, on a simulated fleet"))
+        fleet = "real control planes" if stage.real else "a simulated fleet"
+        self._console.print(Rule(f"[bold]Reconciler: the main job, on {fleet}"))
         for line in text.opening(stage):
             self._console.print(Text(line))
         self._addresses(stage)

@@ -12,7 +12,6 @@ Over HTTP it is served by `HttpFace({name: cluster.server}, intercept=intercept_
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,8 @@ from reconciler.shell.ports import Clock
 from reconciler.shell.transport import Request, Response
 from reconciler.sim.apiserver import ServerSnapshot, SimApiServer
 from reconciler.sim.behaviour import Behaviours, Timings
-from reconciler.sim.controllers import BuiltInControllers, rfc3339
+from reconciler.sim.controllers import BuiltInControllers
+from reconciler.sim.events import event_document
 from reconciler.sim.faults import FaultTransport
 from reconciler.sim.link import Dropped, Link, LinkState, exchange
 from reconciler.sim.machine import Ref
@@ -65,30 +65,12 @@ class EngineAccess:
         self._server.merge(key_of(ref), patch, manager=self._manager)
 
     def event(self, ref: Ref, value: Mapping[str, Any], kind: str, reason: str, message: str) -> None:
-        metadata = value["metadata"]
-        now = rfc3339(self._server.now())
-        name_of = "/".join(map(str, (metadata["uid"], metadata.get("generation"), reason, message)))
-        name = f"{ref.name}.{hashlib.blake2b(name_of.encode(), digest_size=8).hexdigest()}"
+        name, document = event_document(ref, value, (kind, reason, message), self._manager, self._server.now())
         known = self._server.read(Key("", "Event", ref.namespace, name))
         if known is not None:
-            again = {"count": known.get("count", 1) + 1, "lastTimestamp": now}
+            again = {"count": known.get("count", 1) + 1, "lastTimestamp": document["lastTimestamp"]}
             self._server.merge(Key("", "Event", ref.namespace, name), again, manager=self._manager)
             return
-        involved = {"apiVersion": value["apiVersion"], "kind": ref.kind, "namespace": ref.namespace}
-        involved |= {"name": ref.name, "uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
-        document = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"name": name, "namespace": ref.namespace},
-            "involvedObject": involved,
-            "type": kind,
-            "reason": reason,
-            "message": message,
-            "count": 1,
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "source": {"component": self._manager},
-        }
         try:
             self._server.create(document, manager=self._manager)
         except ApiError as error:

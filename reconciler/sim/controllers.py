@@ -102,10 +102,10 @@ class BuiltInControllers:
             )
             self._later(ref, value, self._timings.complete_s, "complete")
         elif behaviour is Behaviour.FAILS or behaviour in NEVER_READY:
-            failed = [_condition("FailureTarget", now), _condition("Failed", now)]
+            failed = [_job_condition("FailureTarget", now), _job_condition("Failed", now)]
             self._access.patch_status(ref, {"active": None, "failed": 1, "conditions": failed})
         else:
-            complete = [_condition("SuccessCriteriaMet", now), _condition("Complete", now)]
+            complete = [_job_condition("SuccessCriteriaMet", now), _job_condition("Complete", now)]
             succeeded = value["spec"].get("completions", 1)
             patch = {"active": None, "succeeded": succeeded, "completionTime": now, "conditions": complete}
             self._access.patch_status(ref, patch)
@@ -126,6 +126,8 @@ def _deployment(value: dict[str, Any], begins: bool, wall_s: float) -> dict[str,
     available = _condition("Available", now, "MinimumReplicasAvailable" if ready else "MinimumReplicasUnavailable")
     progress = _condition("Progressing", now, "ReplicaSetUpdated" if begins else "NewReplicaSetAvailable")
     available["status"] = "True" if ready or not replicas else "False"
+    for condition in (available, progress):
+        condition["lastUpdateTime"] = now  # a Deployment's conditions alone have one
     missing = replicas - ready
     return {
         "observedGeneration": value["metadata"]["generation"],
@@ -154,6 +156,10 @@ def _stateful_set(value: dict[str, Any], begins: bool) -> dict[str, Any]:
         "currentRevision": before.get("currentRevision", revision) if begins else revision,
         "updateRevision": revision,
     }
+
+
+def _job_condition(kind: str, now: str) -> dict[str, Any]:
+    return {"type": kind, "status": "True", "lastProbeTime": now, "lastTransitionTime": now}
 
 
 def _condition(kind: str, now: str, reason: str = "") -> dict[str, Any]:

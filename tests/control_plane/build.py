@@ -4,7 +4,8 @@ The tests that matter are answered by a real API server, so `make control-plane`
 Maven: `kubernetes/go.mod` and `etcd/go.mod` beside this file pin every module by version and checksum, the binaries
 go to a cache outside the checkout (named after those files and the platform, so that a changed pin builds anew and an
 old checkout still finds its own), and the CRDs come out of the operator's published API artifact, whose digest is
-pinned here. The CRDs (530 KB of YAML) are not committed; what the simulator needs of them is (27 KB, `schemas.py`).
+pinned where the package looks for them (`reconciler/demo/control_plane/assets.py`). The CRDs (530 KB of YAML) are not
+committed; what the simulator needs of them is (27 KB, `schemas.py`).
 
 Where KUBEBUILDER_ASSETS names a directory with `kube-apiserver` and `etcd`, nothing is built and those are used.
 
@@ -27,30 +28,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from reconciler.demo.control_plane.assets import (
+    CONTROLLER_MANAGER,
+    FLINK_API_SHA256,
+    FLINK_CRD_FILES,
+    PROGRAMS,
+    Assets,
+    cache_root,
+    crds_directory,
+    existing,
+)
+
+__all__ = ["FLINK_API_SHA256", "Assets", "BuildError", "binaries_directory", "build", "locate", "main"]
+
 KUBERNETES_VERSION = "1.36.3"
 FLINK_OPERATOR_VERSION = "1.10.0"
 FLINK_API_ARTIFACT = f"org.apache.flink:flink-kubernetes-operator-api:{FLINK_OPERATOR_VERSION}"
-FLINK_API_SHA256 = "b1f44814e17514fa8395c61b329a3ee9087123a5bda5b21fe1a495d5182c30b6"
-FLINK_CRD_FILES = (
-    "flinkdeployments.flink.apache.org-v1.yml",
-    "flinksessionjobs.flink.apache.org-v1.yml",
-    "flinkstatesnapshots.flink.apache.org-v1.yml",
-)
 HERE = Path(__file__).resolve().parent
 
 
 class BuildError(Exception):
     """The control plane cannot be built here; the message is one line that says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Assets:
-    """The programs and files one control plane is started from."""
-
-    apiserver: Path
-    etcd: Path
-    controller_manager: Path | None
-    crds: tuple[Path, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +81,11 @@ MODULES = (
         "kubernetes",
         (
             ("k8s.io/kubernetes/cmd/kube-apiserver", "kube-apiserver"),
-            ("k8s.io/kubernetes/cmd/kube-controller-manager", "kube-controller-manager"),
+            ("k8s.io/kubernetes/cmd/kube-controller-manager", CONTROLLER_MANAGER),
         ),
         kubernetes_ldflags(),
     ),
 )
-
-
-def cache_root() -> Path:
-    """Where built control planes live: outside the checkout, so that a fresh clone finds them."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "reconciler" / "control-plane"
 
 
 def binaries_directory() -> Path:
@@ -107,32 +99,10 @@ def binaries_directory() -> Path:
     return cache_root() / digest.hexdigest()[:16] / "bin"
 
 
-def crds_directory() -> Path:
-    """The directory of the unpacked Flink CRDs; named after the artifact's digest."""
-    return cache_root() / f"flink-crds-{FLINK_API_SHA256[:16]}"
-
-
-def existing(directory: Path, names: tuple[str, ...]) -> bool:
-    """Whether the directory holds all of these files."""
-    return all((directory / name).is_file() for name in names)
-
-
 def locate() -> Assets | None:
     """The control plane's programs and CRDs when all of them are there; never builds or downloads."""
-    crds = crds_directory()
-    if not existing(crds, FLINK_CRD_FILES):
-        return None
     override = os.environ.get("KUBEBUILDER_ASSETS")
-    binaries = Path(override) if override else binaries_directory()
-    if not existing(binaries, ("kube-apiserver", "etcd")):
-        return None
-    manager = binaries / "kube-controller-manager"
-    return Assets(
-        apiserver=binaries / "kube-apiserver",
-        etcd=binaries / "etcd",
-        controller_manager=manager if manager.is_file() else None,
-        crds=tuple(crds / name for name in FLINK_CRD_FILES),
-    )
+    return Assets.of(Path(override) if override else binaries_directory(), crds_directory())
 
 
 @contextmanager
@@ -213,7 +183,7 @@ def fetch_crds(target: Path) -> None:
 def build() -> Assets:
     """Make whatever is missing; BuildError says what to install."""
     override = os.environ.get("KUBEBUILDER_ASSETS")
-    if override and not existing(Path(override), ("kube-apiserver", "etcd")):
+    if override and not existing(Path(override), PROGRAMS):
         raise BuildError(f"KUBEBUILDER_ASSETS={override} has no kube-apiserver and etcd: correct it or unset it")
     with exclusive(cache_root() / "lock"):
         binaries = binaries_directory()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from reconciler.demo.control_plane.assets import FLINK_CRD_FILES, PROGRAMS, cache_root, find
 from tests.control_plane import build
 
 
@@ -81,3 +83,22 @@ def test_the_cache_is_named_after_the_pins(bare_machine: Path) -> None:
     assert directory.is_relative_to(bare_machine.parent / "cache")
     assert directory.name == "bin"
     assert len(directory.parent.name) == 16
+
+
+def test_what_was_built_last_is_found(bare_machine: Path) -> None:
+    """The package knows nothing of a checkout's pins: it takes the newest whole one, and the CRDs beside it first."""
+    for number, (name, programs) in enumerate((("old", PROGRAMS), ("new", PROGRAMS), ("half", PROGRAMS[:1]))):
+        binaries = cache_root() / name / "bin"
+        for program in programs:
+            fake_program(binaries / program)
+        os.utime(binaries, (number, number))
+    for crd in FLINK_CRD_FILES:
+        fake_program(bare_machine / "named" / crd)
+        fake_program(cache_root() / "new" / "bin" / crd)
+    found = find()
+    assert found.apiserver == cache_root() / "new" / "bin" / "kube-apiserver"
+    assert found.crds[0].parent == found.etcd.parent
+    assert found.controller_manager is None
+    for program in PROGRAMS:
+        fake_program(bare_machine / "named" / program)
+    assert find(bare_machine / "named").etcd == bare_machine / "named" / "etcd"

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 DEMO = [sys.executable, "-m", "reconciler.cli.main", "demo"]
 STEPS = ["initial-sync", "change", "bad-change", "drift"]
 WAVES = ["canary", "early", "rest"]
@@ -24,12 +25,13 @@ TIMEOUT_S = 240
 
 
 def environment(directory: Path) -> dict[str, str]:
-    """Nothing but a path: an empty home, and a directory of our own for temporary files."""
+    """Nothing but paths: of programs, of the package beside these tests, of an empty home and of temporary files."""
     temporary = directory / "tmp"
     temporary.mkdir(exist_ok=True)
     home = directory / "home"
     home.mkdir(exist_ok=True)
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"}
+    paths = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(home), "TMPDIR": str(temporary)}
+    return {**paths, "PYTHONUNBUFFERED": "1"}
 
 
 def left_behind(directory: Path) -> list[str]:
@@ -69,7 +71,8 @@ def test_the_whole_demo(tmp_path: Path) -> None:
     assert played.returncode == 0, played.stdout + played.stderr
     assert played.stderr == ""
     summary = json.loads(played.stdout)
-    assert set(summary) == {"clusters", "applications", "targets", "steps"}
+    assert set(summary) == {"control_plane", "clusters", "applications", "targets", "steps"}
+    assert summary["control_plane"] == "simulated"
     assert summary["clusters"] == 8
     assert summary["applications"] >= 12
     assert summary["targets"] >= 40
@@ -208,6 +211,9 @@ def test_whoever_reads_may_go_away(tmp_path: Path) -> None:
         (["--clusters", "many"], 2, "usage"),
         (["--scenario", "flood"], 2, "unknown-scenario"),
         (["--stay"], 2, "usage"),
+        (["--control-plane", "toy"], 2, "usage"),
+        (["--assets", "/opt/kubebuilder/bin"], 2, "usage"),
+        (["--control-plane", "real", "--clusters", "9"], 2, "usage"),
     ],
 )
 def test_wrong_use(tmp_path: Path, arguments: list[str], status: int, code: str) -> None:

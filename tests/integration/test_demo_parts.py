@@ -29,13 +29,13 @@ from reconciler.core.model import (
     Wave,
 )
 from reconciler.demo import play, verify
+from reconciler.demo.cluster import JOB, JOB_API_VERSION
 from reconciler.demo.fleet import APPLICATION_FILE, RINGS, DemoFleet, SampleError
 from reconciler.demo.play import Program, perform
-from reconciler.demo.stage import Stage, open_stage
+from reconciler.demo.stage import Stage, StageFailedError, open_stage
 from reconciler.demo.traffic import Traffic
 from reconciler.demo.view import NoView, TerminalView
 from reconciler.resources import sample_directory
-from reconciler.sim.operator import FLINK_GROUP
 
 
 def on_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -150,11 +150,9 @@ async def test_what_was_written_has_been_seen_when_all_is_drained(tmp_path: Path
         lane = stage.daemon.lanes["eu-west-1a"]
         target = Target("sample/orders", "eu-west-1a")
         for number in range(30):
-            cluster.edit(
-                FLINK_GROUP, "FlinkDeployment", "orders", "orders", {"metadata": {"labels": {"x": str(number)}}}
-            )
+            await cluster.edit(JOB_API_VERSION, JOB, {"metadata": {"labels": {"x": str(number)}}})
             await stage.drained()
-            live = cluster.read(FLINK_GROUP, "FlinkDeployment", "orders", "orders")
+            live = await cluster.read(JOB_API_VERSION, JOB)
             assert live is not None
             verdict = stage.daemon.board.verdicts[target]
             (judged,) = [part for part in verdict.objects if part.key.kind == "FlinkDeployment"]
@@ -180,8 +178,8 @@ async def test_time_goes_to_the_next_timer_and_no_further_than_a_check_interval(
 async def test_a_failed_unit_ends_the_wait(tmp_path: Path) -> None:
     async with small_stage(tmp_path) as stage:
         await stage.drained()
-        stage.failures.append(("lane:eu-west-1a", RuntimeError("broken")))
-        with pytest.raises(Exception, match="unit lane:eu-west-1a of the daemon failed"):
+        stage.failures.append(("the daemon's unit lane:eu-west-1a", RuntimeError("broken")))
+        with pytest.raises(StageFailedError, match="the daemon's unit lane:eu-west-1a failed"):
             await stage.drained()
 
 

@@ -1,17 +1,17 @@
 """The supervisor: one process that owns a control plane's programs for as long as somebody holds it.
 
-Tests get killed, workers of one test run share a control plane, and an API server whose etcd is gone does not end on
-SIGTERM. So nobody starts the programs directly: `server.py` starts this supervisor, which starts etcd, then the API
-server (and the controller manager when asked), writes `ready.json`, and counts the connections to its socket. A
-connection is a hold; the kernel closes it however its owner ends. When the last hold is gone the programs are
-stopped, the API server before etcd, and the directory is removed. Should the supervisor itself be killed, Linux ends
-the programs with it (PR_SET_PDEATHSIG).
+Demos and tests get killed, workers of one test run share a control plane, and an API server whose etcd is gone does not
+end on SIGTERM. So nobody starts the programs directly: `plane.py` starts this supervisor, which starts etcd, then the
+API server (and the controller manager when asked), writes `ready.json`, and counts the connections to its socket. A
+connection is a hold; the kernel closes it however its owner ends. When the last hold is gone, be it before everything
+has started, the programs are stopped, the API server before etcd, and the directory is removed. Should the supervisor
+itself be killed, Linux ends the programs with it (PR_SET_PDEATHSIG).
 
 A holder may also say a line, `stop kube-apiserver` say, and gets a line back: tests of outages stop, kill, pause,
 resume and start programs, each by its name. A program that was stopped on somebody's word is not one that ended by
 itself.
 
-Example: `python -m tests.control_plane.supervisor DIRECTORY` with `DIRECTORY/plan.json` written by `server.py`.
+Example: `python supervisor.py DIRECTORY` with `DIRECTORY/plan.json` written by `plane.py`. It imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
+import time  # noqa: TID251 - it looks after real programs
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -38,6 +38,7 @@ from urllib.parse import urlsplit
 READY_WITHIN_S = 120.0
 FIRST_HOLD_WITHIN_S = 60.0
 STOP_WITHIN_S = 20.0
+LOOK_EVERY_S = 0.05
 PR_SET_PDEATHSIG = 1
 
 
@@ -65,7 +66,7 @@ class Programs:
         self.running: list[tuple[str, subprocess.Popen[bytes]]] = []
         self.plan: list[dict[str, Any]] = []
 
-    def order(self, words: str) -> str:
+    def order(self, words: str, holds: Holds) -> str:
         """Carry out "VERB PROGRAM" (start, stop, kill, pause, resume); what became of it."""
         verb, _, name = words.strip().partition(" ")
         entry = next((entry for entry in self.plan if entry["name"] == name), None)
@@ -74,7 +75,7 @@ class Programs:
             return f"cannot {words.strip()!r}"
         if child is None:
             # Beside what was started since: programs are stopped in the reverse order of the plan.
-            start_one(entry, self)
+            start_one(entry, self, holds)
             names = [entry["name"] for entry in self.plan]
             self.running.sort(key=lambda pair: names.index(pair[0]))
         elif verb in ("pause", "resume"):
@@ -89,7 +90,7 @@ class Programs:
         """Start one program with its log beside it."""
         with (self.directory / f"{name}.log").open("ab") as log:
             # preexec_fn is safe here: this process has one thread.
-            child = subprocess.Popen(
+            child = subprocess.Popen(  # noqa: S603 - plan.json is written by plane.py
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -126,8 +127,59 @@ def end(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-def wait_until(what: str, answers: Callable[[], bool], programs: Programs) -> None:
-    """Poll until the question is answered with yes, a program ends or the time is up."""
+class Holds:
+    """The connections to the supervisor's socket."""
+
+    def __init__(self, listener: socket.socket, programs: Programs) -> None:
+        self._listener = listener
+        self._programs = programs
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listener, selectors.EVENT_READ)
+        self._open: set[socket.socket] = set()
+        self._had_any = False
+        self._give_up_at = time.monotonic() + FIRST_HOLD_WITHIN_S
+        self.last: socket.socket | None = None
+        """The connection of the last hold, once it is gone: its owner waits for its end, which says that everything
+        has stopped."""
+
+    @property
+    def gone(self) -> bool:
+        """True if the last hold is gone, or none came in time."""
+        return not self._open and (self._had_any or time.monotonic() > self._give_up_at)
+
+    def poll(self, timeout_s: float) -> None:
+        """Take in who came and who went, waiting at most so long for it."""
+        for key, _ in self._selector.select(timeout_s):
+            if key.fileobj is self._listener:
+                connection, _ = self._listener.accept()
+                self._selector.register(connection, selectors.EVENT_READ)
+                self._open.add(connection)
+                self._had_any = True
+                continue
+            held = key.fileobj
+            assert isinstance(held, socket.socket)
+            words = held.recv(64)
+            if words:
+                self._obey(held, words)
+            else:
+                self._selector.unregister(held)
+                self._open.discard(held)
+                self.last = held
+                if self._open:
+                    held.close()
+
+    def _obey(self, held: socket.socket, words: bytes) -> None:
+        """Carry out what a holder says, and answer; whoever has gone meanwhile gets no answer."""
+        try:
+            answer = self._programs.order(words.decode(), self)
+        except StartError as problem:
+            answer = " ".join(str(problem).split())
+        with contextlib.suppress(OSError):
+            held.sendall(answer.encode()[:1000] + b"\n")
+
+
+def wait_until(what: str, answers: Callable[[], bool], programs: Programs, holds: Holds) -> bool:
+    """Poll until the question is answered with yes, a program ends or the time is up. False: nobody waits any more."""
     deadline = time.monotonic() + READY_WITHIN_S
     while not answers():
         ended = programs.ended()
@@ -136,7 +188,10 @@ def wait_until(what: str, answers: Callable[[], bool], programs: Programs) -> No
         if time.monotonic() > deadline:
             name = programs.running[-1][0]
             raise StartError(f"{what} not ready after {READY_WITHIN_S:.0f} s:\n{programs.log_tail(name)}")
-        time.sleep(0.05)
+        holds.poll(LOOK_EVERY_S)
+        if holds.gone:
+            return False
+    return True
 
 
 def answers_ok(url: str, ca_file: Path | None, token: str | None) -> bool:
@@ -158,62 +213,26 @@ def answers_ok(url: str, ca_file: Path | None, token: str | None) -> bool:
             connection.close()
 
 
-def start_one(entry: dict[str, Any], programs: Programs) -> None:
-    """Start one program and wait until it answers at its health address."""
+def start_one(entry: dict[str, Any], programs: Programs, holds: Holds) -> bool:
+    """Start one program and wait until it answers at its health address. False: nobody waits any more."""
     programs.start(entry["name"], entry["command"])
     ca_file = Path(entry["ca_file"]) if entry["ca_file"] else None
-    wait_until(entry["name"], lambda: answers_ok(entry["ready_url"], ca_file, entry["token"]), programs)
+    return wait_until(entry["name"], lambda: answers_ok(entry["ready_url"], ca_file, entry["token"]), programs, holds)
 
 
-def start_all(plan: dict[str, list[dict[str, Any]]], programs: Programs) -> None:
-    """Start what the plan lists, each program after the one before answers at its health address."""
+def start_all(plan: dict[str, list[dict[str, Any]]], programs: Programs, holds: Holds) -> None:
+    """Start what the plan lists, each program after the one before answers at its health address, as long as somebody
+    waits for it."""
     programs.plan = plan["programs"]
     for entry in programs.plan:
-        start_one(entry, programs)
+        if not start_one(entry, programs, holds):
+            return
 
 
-def obey(held: socket.socket, words: bytes, programs: Programs) -> None:
-    """Carry out what a holder says, and answer; whoever has gone meanwhile gets no answer."""
-    try:
-        answer = programs.order(words.decode())
-    except StartError as problem:
-        answer = " ".join(str(problem).split())
-    with contextlib.suppress(OSError):
-        held.sendall(answer.encode()[:1000] + b"\n")
-
-
-def serve_holds(listener: socket.socket, programs: Programs) -> socket.socket | None:
-    """Return when the last hold is gone, when none came in time, or when a program ended by itself.
-
-    The last hold's connection is returned open: its owner waits for its end, which says that everything has stopped."""
-    selector = selectors.DefaultSelector()
-    selector.register(listener, selectors.EVENT_READ)
-    holds: set[socket.socket] = set()
-    give_up_at = time.monotonic() + FIRST_HOLD_WITHIN_S
-    had_any = False
-    last: socket.socket | None = None
-    while programs.ended() is None:
-        for key, _ in selector.select(timeout=1.0):
-            if key.fileobj is listener:
-                connection, _ = listener.accept()
-                selector.register(connection, selectors.EVENT_READ)
-                holds.add(connection)
-                had_any = True
-                continue
-            held = key.fileobj
-            assert isinstance(held, socket.socket)
-            words = held.recv(64)
-            if words:
-                obey(held, words, programs)
-            else:
-                selector.unregister(held)
-                holds.discard(held)
-                last = held
-                if holds:
-                    held.close()
-        if not holds and (had_any or time.monotonic() > give_up_at):
-            return last
-    return None
+def serve_holds(holds: Holds, programs: Programs) -> None:
+    """Return when the last hold is gone, when none came in time, or when a program ended by itself."""
+    while programs.ended() is None and not holds.gone:
+        holds.poll(1.0)
 
 
 def stop_on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -246,22 +265,22 @@ def main() -> int:
     listener.listen(64)
     detach()
     programs = Programs(directory)
-    last: socket.socket | None = None
+    holds = Holds(listener, programs)
     try:
         try:
-            start_all(plan, programs)
+            start_all(plan, programs, holds)
         except StartError as problem:
             programs.stop()
             tell(directory, str(problem))
         else:
             tell(directory, None)
-        last = serve_holds(listener, programs)
+        serve_holds(holds, programs)
     finally:
         programs.stop()
         listener.close()
         shutil.rmtree(directory, ignore_errors=True)
-        if last is not None:
-            last.close()
+        if holds.last is not None:
+            holds.last.close()
     return 0
 
 
