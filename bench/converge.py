@@ -21,7 +21,7 @@ AT_ONCE = 8
 
 def once(setup: Setup, numbers: range) -> dict[str, Any]:
     """Change these applications and wait for everything; then the floors."""
-    fleet, daemon, audit = setup.fleet, setup.daemon, setup.plane.audit
+    fleet, daemon = setup.fleet, setup.daemon
     before = daemon.usage()
     committed_s, mark = setup.change(numbers)
     objects = fleet.object_count(numbers)

@@ -17,7 +17,7 @@ CLUSTERS = 4
 
 def once(setup: Setup, share: float) -> dict[str, Any]:
     """Change everything; kill the daemon after `share` of the writes (0: not at all)."""
-    fleet, daemon, audit = setup.fleet, setup.daemon, setup.plane.audit
+    fleet, daemon = setup.fleet, setup.daemon
     numbers = range(fleet.applications)
     objects = fleet.object_count(numbers)
     committed_s, mark = setup.change(numbers)
