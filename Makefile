@@ -6,6 +6,7 @@ STAMP  := $(VENV)/.installed
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
 SEEDS ?= 200
+BENCH ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-real test check format bench sim soak docs control-plane schemas lock clean
@@ -47,8 +48,8 @@ format: $(STAMP)  ## Format the code
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## Run the benchmarks and write raw results to bench/results/
-	$(BIN)/python -m bench
+bench: control-plane  ## Run the benchmarks and write raw results to bench/results/ (BENCH="B1 --repeats 3"; hours)
+	$(BIN)/python -m bench $(BENCH)
 
 sim: $(STAMP)  ## Run 200 seeds of the simulator with all its invariants (SEEDS=n)
 	$(BIN)/python -m reconciler.sim --seeds $(SEEDS)

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from bench import fleets
-from bench.measure import Sample, goal, summary, timed
+from bench.measure import Options, Sample, goal, summary, timed
 from reconciler.core.fleet import Result, compile_fleet, wanted
 from reconciler.core.fleet_model import EMPTY_CACHE, FleetCache, FleetSettings
 from reconciler.resources import catalogue
@@ -92,9 +92,9 @@ def _counters(result: Result) -> dict[str, int]:
     }
 
 
-def run(repeats: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def run(options: Options) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """All sizes; goals and results."""
-    sizes = {str(size): measure(size, repeats) for size in (1_000, 10_000)}
+    sizes = {str(size): measure(size, options.repeats) for size in options.sized((1_000, 10_000), (60,))}
     goals = []
     for size, found in sizes.items():
         ratio = found["cold_over_floor"]["median"]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import resource
@@ -23,11 +24,35 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.real.plane import Plane
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
 LIBRARIES = ("PyYAML", "SQLAlchemy", "aiohttp", "deepdiff", "kubernetes", "orjson")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How much to measure. `sizes` and `clusters` replace a benchmark's own where it has some; `quick` is the smallest
+    that still shows that everything works, and no figure of it means anything. `plane` is a control plane that runs
+    already; without one every benchmark starts its own."""
+
+    repeats: int = 5
+    sizes: tuple[int, ...] = ()
+    clusters: tuple[int, ...] = ()
+    quick: bool = False
+    plane: Plane | None = None
+
+    def sized(self, usual: Sequence[int], quick: Sequence[int]) -> tuple[int, ...]:
+        """The sizes to measure."""
+        return self.sizes or tuple(quick if self.quick else usual)
+
+    def over(self, usual: Sequence[int], quick: Sequence[int]) -> tuple[int, ...]:
+        """The numbers of clusters to measure with."""
+        return self.clusters or tuple(quick if self.quick else usual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +88,11 @@ def summary(values: Sequence[float]) -> dict[str, float]:
         "min": round(min(values), 4),
         "max": round(max(values), 4),
     }
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that `share` (0 to 1) of `values` do not exceed."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def machine() -> dict[str, Any]:

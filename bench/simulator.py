@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from bench.measure import goal, summary, timed
+from bench.measure import Options, goal, summary, timed
 from reconciler.sim.checkers import Checkers
 from reconciler.sim.loop import run as run_on_virtual_time
 from reconciler.sim.scenarios import FLEET_FILE, QUICK, SLACK_S, application_file, cluster_file, policy_file, run_seed
@@ -83,10 +83,11 @@ def _a_minute(samples: list[dict[str, Any]], what: str) -> dict[str, float]:
     return summary([60.0 * sample[what] / sample["cpu_s"] for sample in samples])
 
 
-def run(repeats: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def run(options: Options) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Stories and the wide rollout; goals and results, all per minute of one core."""
-    told = [stories(STORIES) for _ in range(repeats + 1)][1:]
-    moved = [wide(WIDE_CLUSTERS) for _ in range(repeats + 1)][1:]
+    count, targets = (5, 5) if options.quick else (STORIES, WIDE_CLUSTERS)
+    told = [stories(count) for _ in range(options.repeats + 1)][1:]
+    moved = [wide(targets) for _ in range(options.repeats + 1)][1:]
     rates = {f"{what}_a_minute": _a_minute(told, what) for what in ("seeds", "transitions", "target_steps")}
     wide_rates = {f"{what}_a_minute": _a_minute(moved, what) for what in ("transitions", "target_steps")}
     goals = []
@@ -97,7 +98,7 @@ def run(repeats: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     violations = sum(len(sample["violations"]) for sample in told)
     goals.append(goal("violations", violations, 0, at_most=True))
     results = {
-        "stories": {"seeds": STORIES, "first_seed": FIRST_SEED, **rates, "samples": told},
-        "wide": {"targets": WIDE_CLUSTERS, **wide_rates, "samples": moved},
+        "stories": {"seeds": count, "first_seed": FIRST_SEED, **rates, "samples": told},
+        "wide": {"targets": targets, **wide_rates, "samples": moved},
     }
     return goals, results

@@ -1,0 +1,3 @@
+module reconciler.dev/bench/clusters
+
+go 1.23
