@@ -36,7 +36,7 @@ def names(count: int) -> list[str]:
 def program() -> Path:
     """The proxy, built where it is not there yet. Raises BuildError."""
     content = b"".join((HERE / name).read_bytes() for name in ("go.mod", "main.go"))
-    target = build.cache_root().parent / "bench" / hashlib.sha256(content).hexdigest()[:16] / PROGRAM
+    target = cache_root().parent / "bench" / hashlib.sha256(content).hexdigest()[:16] / PROGRAM
     if target.exists():
         return target
     go = shutil.which("go")
