@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Self
 
 from bench.real.plane import Plane
+from reconciler.demo.control_plane.assets import cache_root
 from tests.control_plane import build, server
 
 HERE = Path(__file__).resolve().parent
