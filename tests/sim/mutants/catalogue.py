@@ -43,7 +43,7 @@ MUTANTS = (
     _mutant(
         "bake-counts-time-unobserved",
         "core.advance",
-        "added = min(max(observed_at - row.observed_at, 0.0), 2 * timing.check_interval_s)",
+        "added = min(max(observed_at - row.observed_at, 0.0), intervals_max * timing.check_interval_s)",
         "added = 10 * max(observed_at - row.observed_at, 0.0)",
     ),
     _mutant(
@@ -84,7 +84,7 @@ MUTANTS = (
         ("if verdict is None or doubtful or not verdict.applied:", "if verdict is None or doubtful:"),
         ("if verdict.sync in (Sync.DIFFERS, Sync.MISSING):", "if False:"),
         ("    if verdict.sync is not Sync.IN_SYNC:\n        return Step(\n", "    if False:\n        return Step(\n"),
-        ("    if verdict.sync is not Sync.IN_SYNC:\n        reason", "    if False:\n        reason"),
+        ("    if verdict.sync is not Sync.IN_SYNC and not is_ownership_only(verdict):\n", "    if False:\n"),
         story="test_hunts:test_while_a_write_is_refused_for_now_the_release_before_does_not_bake_in_its_place",
     ),
     _mutant(
@@ -126,8 +126,8 @@ MUTANTS = (
     _mutant(
         "heal-to-what-git-asks-for",
         "core.heal",
-        'heal = Apply(target, assignment.digest, "heal"',
-        'heal = Apply(target, row.to_digest if row is not None else assignment.digest, "heal"',
+        '        assignment.digest,\n        "heal",\n',
+        '        row.to_digest if row is not None else assignment.digest,\n        "heal",\n',
         story="test_hunts:test_a_target_that_waits_is_repaired_to_what_it_has_and_not_to_what_comes",
     ),
     _mutant(
@@ -189,7 +189,7 @@ MUTANTS = (
     _mutant(
         "never-heal",
         "core.heal",
-        "if verdict.sync not in (Sync.DIFFERS, Sync.MISSING) or pending:",
+        "if verdict.sync not in (Sync.DIFFERS, Sync.MISSING) or (summary is not None and summary.pending):",
         "if True:",
         story="test_stories_at_rest:test_a_deleted_object_comes_back",
     ),
@@ -203,8 +203,8 @@ MUTANTS = (
     _mutant(
         "write-what-is-in-sync",
         "shell.perform",
-        "    if comparison.sync is Sync.IN_SYNC:\n        return _done(",
-        "    if False:\n        return _done(",
+        "        if comparison.sync is Sync.IN_SYNC:\n            return self._done(",
+        "        if False:\n            return self._done(",
         ("if comparison.sync is Sync.ASK and", "if False and"),
         story="test_hunts:test_what_a_new_release_leaves_as_it_is_is_not_written",
     ),
