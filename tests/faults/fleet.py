@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from tests.faults.proxy import FaultProxy
 from tests.integration.live_fleet import APPLICATION, LiveFleet
 from tests.integration.real_operator import GROUP, RealOperator
 
+#: What takes longer counts as never: retries back off up to half a minute, and the machine may be busy.
+WITHIN_S = 90.0
 #: The component that the tests watch: an object without a controller of its own, so that every write is the daemon's.
 NOTES = """\
   - name: notes
@@ -22,6 +24,16 @@ NOTES = """\
     properties:
       objects:
       - {apiVersion: v1, kind: ConfigMap, metadata: {name: notes}, data: {image: "IMAGE"}}
+"""
+#: The same application without its job.
+WITHOUT_JOBS = f"""\
+apiVersion: core.oam.dev/v1beta1
+kind: Application
+metadata: {{name: orders}}
+spec:
+  components:
+{NOTES}  policies:
+  - {{type: topology, properties: {{clusterLabelSelector: {{}}, namespace: NAMESPACE, createNamespace: true}}}}
 """
 
 
@@ -34,6 +46,23 @@ class FaultyFleet:
     plane: ControlPlane
     namespace: str
     real: str
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition` holds; what takes longer than WITHIN_S counts as never, and everybody's story is
+        told."""
+        try:
+            self.fleet.until(condition, WITHIN_S)
+        except AssertionError:
+            for name in self.fleet.names:
+                print(name, json.dumps(self.explained(name), indent=1))
+            print(json.dumps(self.fleet.newest(), indent=1))
+            print(*self.proxy.entries()[-60:], sep="\n")
+            print(self.fleet.log()[-4000:])
+            raise
+
+    def settle(self) -> None:
+        """Wait until everything is well."""
+        self.until(self.fleet.settled)
 
     @property
     def notes_path(self) -> str:
@@ -110,17 +139,19 @@ def faulty_fleet(
     names: tuple[str, ...] = ("a1", "c1"),
     real: str = "a1",
     token: str | None = None,
+    jobs: bool = True,
 ) -> Iterator[FaultyFleet]:
-    """A running daemon that has brought the first release everywhere. `real` names the cluster behind the proxy."""
+    """A running daemon that has brought the first release everywhere. `real` names the cluster behind the proxy;
+    without `jobs` the application is the ConfigMap alone, for the operator's model does not live through outages."""
     with FaultProxy(plane.url, plane.ca_file) as proxy:
         path = proxy.write_kubeconfig(directory / "through-proxy.yaml", token=token or plane.tokens[ADMINISTRATOR])
-        text = application(namespace)
+        text = application(namespace) if jobs else WITHOUT_JOBS.replace("NAMESPACE", namespace)
         with (
             LiveFleet(directory, list(names), app=text, real={real: path}) as fleet,
-            RealOperator(plane, namespace),
+            RealOperator(plane, namespace) if jobs else nullcontext(),
         ):
             fleet.commit("orders:1")
             with fleet.daemon() as daemon:
                 daemon.ready()
-                fleet.until(fleet.settled, within_s=90)
+                fleet.until(fleet.settled, WITHIN_S)
                 yield FaultyFleet(fleet, proxy, plane, namespace, real)

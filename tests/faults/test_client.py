@@ -259,3 +259,40 @@ def test_watches_fail_in_their_own_ways(
 
     with proxied(control_plane) as proxy:
         on_a_loop(lambda: work(proxy))
+
+
+def test_a_token_file_is_rotated(control_plane: ControlPlane, tmp_path: Path) -> None:
+    """The API server itself refuses the old token; the request after the refusal carries the new one."""
+    accounts, name = "/api/v1/namespaces/default/serviceaccounts", "faults-rotated"
+    token_file = tmp_path / "token"
+
+    async def forbidden(cluster: KubeCluster) -> None:
+        """Known, without any right: that is what being accepted looks like for this account."""
+        with pytest.raises(errors.ForbiddenError) as caught:
+            await cluster.get("v1", ObjectKey("", "ConfigMap", "default", "none"))
+        assert caught.value.answered
+
+    async def work(proxy: FaultProxy) -> None:
+        token_file.write_text(control_plane.service_account_token("default", name))
+        path = proxy.write_kubeconfig(tmp_path / "token.yaml", token_file=token_file)
+        async with connected(path, allow_files=True) as cluster:
+            await forbidden(cluster)
+            assert call(control_plane, "DELETE", f"{accounts}/{name}")[0] == 200
+            # The server remembers for some seconds whom it knew.
+            error = await refusal_of(cluster)
+            while not isinstance(error, errors.UnauthorizedError):
+                error = await refusal_of(cluster, after_s=0.2)
+            assert (error.outcome, error.answered) == (Outcome.TEMPORARY, False)
+            token_file.write_text(control_plane.service_account_token("default", name))
+            await forbidden(cluster)
+
+    with proxied(control_plane) as proxy:
+        on_a_loop(lambda: work(proxy))
+
+
+async def refusal_of(cluster: KubeCluster, after_s: float = 0.0) -> errors.KubeError:
+    """How a read is refused now, or a moment later."""
+    await asyncio.sleep(after_s)
+    with pytest.raises(errors.KubeError) as caught:
+        await cluster.get("v1", ObjectKey("", "ConfigMap", "default", "none"))
+    return caught.value

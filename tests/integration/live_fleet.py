@@ -237,7 +237,7 @@ class LiveFleet:
         found = self.ask("rollouts")["rollouts"]
         return dict(found[0]) if found else {}
 
-    def until(self, condition: Callable[[], bool], within_s: float = 30.0) -> None:
+    def until(self, condition: Callable[[], bool], within_s: float = 90.0) -> None:
         """Wait until `condition` holds; what takes longer counts as never."""
         deadline_s = time.monotonic() + within_s
         while not condition():

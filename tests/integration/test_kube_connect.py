@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ import pytest
 
 from reconciler.shell import kubeconfig
 from reconciler.shell.kube_connect import LazyTransport
-from reconciler.shell.kubeconfig import SslContexts, load_connection
+from reconciler.shell.kubeconfig import KubeconfigFiles, SslContexts, load_connection
 from reconciler.shell.kubeconfig_refusals import KubeconfigError
-from reconciler.shell.transport import Request, Transport, TransportError
+from reconciler.shell.transport import Request, Response, Stream, Transport, TransportError
 from tests.integration.test_kubeconfig import SECRET, loaded, plugin, written
 
 OIDC = {
@@ -208,3 +209,65 @@ def test_a_large_kubeconfig_does_not_hold_up_the_loop(tmp_path: Path) -> None:
     started_s = time.process_time()
     kubeconfig.KubeconfigFiles().document(path)
     assert time.process_time() - started_s < 1.0
+
+
+class OneToken:
+    """A connection with the token that it was made with; the server accepts one only."""
+
+    def __init__(self, token: str, accepted: list[str], closed: list[str]) -> None:
+        self._token, self._accepted, self._closed = token, accepted, closed
+
+    async def request(self, request: Request) -> Response:
+        del request
+        if self._accepted[0] == "unreachable":
+            raise TransportError("connection refused", sent=False)
+        return Response(200 if self._token == self._accepted[0] else 401)
+
+    def stream(self, request: Request) -> AbstractAsyncContextManager[Stream]:
+        raise AssertionError(f"nobody watches here: {request}")
+
+    async def close(self) -> None:
+        self._closed.append(self._token)
+
+
+def test_a_kubeconfig_is_read_anew_only_when_the_old_one_is_refused_and_it_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "kubeconfig"
+    accepted, closed, made = ["first"], list[str](), list[str]()
+
+    async def make() -> Transport:
+        made.append(path.read_text())
+        return OneToken(made[-1], accepted, closed)
+
+    async def play() -> None:
+        transport = LazyTransport(make, lambda: KubeconfigFiles.version(path))
+
+        async def status() -> int:
+            return (await transport.request(Request("GET", "/version"))).status
+
+        path.write_text("first")
+        assert await status() == 200
+        path.write_text("the second")
+        # What works is left alone, whatever the file says by now.
+        assert (await status(), made) == (200, ["first"])
+        accepted[0] = "the second"
+        assert [await status() for _ in range(3)] == [401, 200, 200]
+        assert (made, closed) == (["first", "the second"], ["first"])
+        # Refused, and the file is what it was: nothing is made.
+        accepted[0] = "the third one"
+        assert [await status() for _ in range(3)] == [401, 401, 401]
+        # The file is gone for a moment: what there is stays.
+        path.unlink()
+        assert (await status(), len(made)) == (401, 2)
+        path.write_text("the third one")
+        assert [await status(), await status()] == [200, 200]
+        # No connection comes about: the address or the authority may be another by now.
+        accepted[0] = "unreachable"
+        with pytest.raises(TransportError):
+            await status()
+        path.write_text("the fourth of them")
+        accepted[0] = "the fourth of them"
+        assert await status() == 200
+        await transport.close()
+        assert closed == made == ["first", "the second", "the third one", "the fourth of them"]
+
+    asyncio.run(play())
