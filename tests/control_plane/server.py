@@ -13,6 +13,7 @@ from pathlib import Path
 
 from reconciler.demo.control_plane.plane import (
     ADMINISTRATOR,
+    CRDS_PATH,
     FLINK_RESOURCES,
     NAMED_USERS,
     ControlPlane,
@@ -30,6 +31,7 @@ from reconciler.demo.control_plane.plane import (
 __all__ = [
     "ADMINISTRATOR",
     "CHECKOUT",
+    "CRDS_PATH",
     "FLINK_RESOURCES",
     "NAMED_USERS",
     "ControlPlane",
