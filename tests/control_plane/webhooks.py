@@ -147,6 +147,8 @@ def configuration(server: WebhookServer, webhook: Webhook, number: str) -> dict[
         name: str, url: str, operations: tuple[str, ...], resources: tuple[str, ...], objects: dict[str, Any]
     ) -> dict[str, Any]:
         rule = {"apiGroups": ["*"], "apiVersions": ["*"], "operations": operations, "resources": resources}
+        # A namespaceSelector does not hold back what belongs to no namespace.
+        rule["scope"] = "Namespaced"
         return {
             "name": name,
             "clientConfig": {"url": url, "caBundle": server.bundle},
@@ -202,8 +204,6 @@ def put_into_etcd(plane: ControlPlane, body: dict[str, Any]) -> None:
     metadata = {**body["metadata"], "uid": str(uuid.uuid4()), "creationTimestamp": "2020-01-01T00:00:00Z"}
     always = {"matchPolicy": "Equivalent", "failurePolicy": "Fail", "timeoutSeconds": 10}
     body = {**body, "metadata": metadata, "webhooks": [{**always, **entry} for entry in body["webhooks"]]}
-    for entry in body["webhooks"]:
-        entry["rules"] = [{**rule, "scope": "*"} for rule in entry["rules"]]
     key = f"/registry/{body['kind'].lower()}s/{metadata['name']}"
     content = {"key": base64.b64encode(key.encode()), "value": base64.b64encode(json.dumps(body).encode())}
     text = json.dumps({name: value.decode() for name, value in content.items()}).encode()

@@ -14,6 +14,7 @@ from reconciler.core.model import RolloutState, Target, TargetState
 from reconciler.shell.daemon import DaemonSettings
 from reconciler.shell.explain import explain
 from reconciler.shell.steer import Order, sync
+from reconciler.sim.admission import Answer, Review, Webhook
 from reconciler.sim.scenarios import FLINK, application_file, cluster_file, policy_file
 from reconciler.sim.world import SOURCE
 from tests.sim.stories import Stage, installed, path_of, tell
@@ -440,3 +441,46 @@ def test_a_clock_that_jumps_neither_shortens_a_bake_nor_lengthens_it() -> None:
     assert 300 <= steady <= 340
     assert canary_bake_s(7200.0) == steady
     assert canary_bake_s(-7200.0) == steady
+
+
+# ---- webhooks ----------------------------------------------------------------------------------------------------
+
+
+def test_a_value_that_a_webhook_rewrites_rolls_out_and_is_never_repaired() -> None:
+    """Live never is what we declare, and an apply would not make it so: the server is asked, and asked once."""
+    asked: list[str] = []
+
+    def localize(review: Review) -> Answer:
+        assert review.object is not None
+        if review.dry_run:
+            asked.append(review.name)
+        tag = review.object["data"]["tag"]
+        operation = {"op": "replace", "path": "/data/tag", "value": f"site-{tag}"}
+        return Answer(patch=[] if tag.startswith("site-") else [operation])
+
+    async def story(stage: Stage) -> None:
+        webhook = Webhook("localize.example.com", localize, mutating=True, resources=("configmaps",))
+        for cluster in stage.world.clusters.values():
+            cluster.server.webhooks.append(webhook)
+        await installed(stage)
+        stage.push("app0", "1.1")
+        await stage.settle()
+        assert stage.last("app0").state is RolloutState.SUCCEEDED
+        for name in stage.world.clusters:
+            config = stage.config("app0", name)
+            assert config is not None
+            assert config["data"] == {"tag": "site-1.1"}
+        # Once for each object and release; the canary's plan is no other object.
+        assert len(asked) == 2 * len(stage.world.clusters)
+        writes = len(stage.writes("c1"))
+        await stage.world.sleep(3 * 3600)
+        assert len(stage.writes("c1")) == writes
+        assert stage.waits("app0") == {}
+        # What somebody does by hand is drift as ever, and a repair ends with the webhook's value.
+        stage.world.clusters["c1"].edit("", "ConfigMap", "app0", "app0-0", {"data": {"tag": "site-by-hand"}})
+        await stage.world.sleep(120)
+        config = stage.config("app0", "c1")
+        assert config is not None
+        assert config["data"] == {"tag": "site-1.1"}
+
+    tell(story)
