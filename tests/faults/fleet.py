@@ -88,6 +88,12 @@ class FaultyFleet:
         """True if the ConfigMap is that of this release."""
         return self.image() == image
 
+    def simulated_image(self, cluster: str) -> str:
+        """What a simulated cluster's job runs, "" without one."""
+        read = self.fleet.clusters[cluster].read
+        found = self.fleet.on_loop(read, "flink.apache.org", "FlinkDeployment", self.namespace, "orders")
+        return str(found["spec"]["image"]) if found else ""
+
     def without_notes(self, image: str) -> None:
         """Commit the fleet without the ConfigMap; one of one target's objects may be pruned."""
         text = application(self.namespace).replace(NOTES, "").replace("IMAGE", image)

@@ -221,7 +221,7 @@ def test_a_faulty_cluster_delays_only_itself(control_plane: ControlPlane, tmp_pa
             "maxUnreachable: 0}\n  pro", "maxUnreachable: 50%}\n  pro"
         )
         fleet.commit("orders:2", **{"policies/rollout.yaml": policy})
-        faulty.until(lambda: fleet.image("a1") == fleet.image("c2") == "orders:2")
+        faulty.until(lambda: faulty.simulated_image("a1") == faulty.simulated_image("c2") == "orders:2")
         assert faulty.image() == "orders:1"
         faulty.until(lambda: faulty.cluster("c1")["state"] == "Unreachable")
         assert [faulty.cluster(name)["state"] for name in ("a1", "c2")] == ["Reachable", "Reachable"]
