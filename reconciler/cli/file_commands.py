@@ -1,4 +1,4 @@
-"""init, validate, render, waves: arguments to the functions of `offline.py`, results to output and exit status."""
+"""init, validate, render, waves, schema: arguments to functions that know no terminal, results to output and status."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from pathlib import Path
 
 from reconciler.cli import offline
 from reconciler.cli.output import DONE, FOUND, USAGE, CommandError, Output
+from reconciler.core import schemas
 from reconciler.core.problems import Problem, has_errors
+from reconciler.core.published_schema import published
+from reconciler.core.schema import suggest
 
 
 def init(arguments: argparse.Namespace, out: Output) -> int:
@@ -69,6 +72,17 @@ def waves(arguments: argparse.Namespace, out: Output) -> int:
         out.print(result.text().rstrip("\n"))
     else:
         out.value(result.as_json())
+    return DONE
+
+
+def schema(arguments: argparse.Namespace, out: Output) -> int:
+    """`schema KIND`: the kind's JSON Schema."""
+    found = schemas.SCHEMAS.get(arguments.kind)
+    if found is None:
+        raise CommandError(
+            USAGE, "unknown-kind", f"no kind {arguments.kind!r}", suggest(arguments.kind, schemas.SCHEMAS)
+        )
+    out.value(published(found))
     return DONE
 
 

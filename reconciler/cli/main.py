@@ -168,6 +168,12 @@ def _add_offline(commands: Any) -> None:
     found.add_argument("path", metavar="PATH", help="a fleet repository, a directory of documents, or one file")
 
     found = _add(
+        commands, "schema", "print the JSON Schema of a kind, for an editor's YAML plugin", "schema RolloutPolicy",
+        _later("file_commands", "schema"), formats=("text", "json", "yaml"),
+    )  # fmt: skip
+    found.add_argument("kind", metavar="KIND", help="Fleet, Cluster, Application, RolloutPolicy or HealthPolicy")
+
+    found = _add(
         commands, "render", "print the manifests that a fleet repository declares",
         "render sample-repo --app orders --cluster eu-west-1a", _later("file_commands", "render"),
         formats=("text", "yaml", "json"),

@@ -32,7 +32,7 @@ status: {phase: PHASE, conditions: [{type: Ready, status: "READY"}]}
 """
 COMMANDS = (
     "demo", "run", "init", "validate", "render", "plan", "diff", "health", "waves", "status", "apps", "clusters",
-    "rollouts", "events", "explain", "sync", "rollout",
+    "rollouts", "events", "explain", "sync", "rollout", "schema",
 )  # fmt: skip
 
 
@@ -102,6 +102,8 @@ spec:
         (["diff", "--desired", "one.yaml", "--live", "nowhere.yaml"], 2),
         (["diff", "--desired", "one.yaml", "--live", "broken.yaml"], 3),
         (["diff"], 3),
+        (["schema", "HealthPolicy"], 0),
+        (["schema", "HealthPolice"], 2),
         (["health", "well.yaml"], 0),
         (["health", "failed.yaml"], 1),
         (["health", "nowhere.yaml"], 2),

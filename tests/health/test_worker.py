@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.bootstrap import evaluator
 from reconciler.core.model import Reason
 from reconciler.shell.worker import Worker, WorkerLimits, Workers
 
@@ -154,6 +155,22 @@ def test_children_work_beside_each_other_and_end_with_the_daemon() -> None:
     assert len(set(found)) == 2
     assert all(gone(pid) for pid in found)
     assert codes(left) == ["EvaluatorUnavailable"]
+
+
+def test_production_evaluates_rules_in_processes() -> None:
+    async def play() -> list[bytes | Reason]:
+        executors = [ThreadPoolExecutor(1)]
+        workers = evaluator(executors)
+        try:
+            return await workers.evaluate([b'{"rules":[["object.a == 1",""]],"object":{"a":1}}', b""])
+        finally:
+            await workers.close()
+            executors[0].shutdown()
+
+    applies, nothing = asyncio.run(play())
+    assert applies == b'{"rule":0,"message":"","error":""}'
+    assert isinstance(nothing, bytes)
+    assert json.loads(nothing)["error"]
 
 
 PARENT = """
