@@ -23,11 +23,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
-
-import orjson
 
 from reconciler import __version__
 from reconciler.core.model import Manifest, ObjectKey, Reason
@@ -39,7 +37,6 @@ from reconciler.shell.kube_answers import (
     Resource,
     SchemaIndex,
     WatchEvent,
-    encode,
     is_identified,
     list_parts,
     not_whole,
@@ -59,10 +56,9 @@ from reconciler.shell.kube_errors import (
     from_transport,
     unexpected_answer,
 )
-from reconciler.shell.transport import Request, Response, Transport, TransportError
+from reconciler.shell.kube_exchange import KubeExchange
+from reconciler.shell.transport import Response, Transport, TransportError
 
-READ_TIMEOUT_S = 20.0
-WRITE_TIMEOUT_S = 30.0
 LIST_PAGE_TIMEOUT_S = 60.0
 WATCH_CONNECT_TIMEOUT_S = 20.0
 #: The server ends a watch after this; it is resumed where it ended. Proxies and load balancers cut longer ones.
@@ -75,8 +71,6 @@ SCHEMA_INTERVAL_S = 300.0
 SCHEMA_TIMEOUT_S = 10.0
 LIST_PAGE_OBJECTS = 500
 LIST_PAGES_MAX = 2_000
-#: With three watches this keeps a cluster below twelve sockets.
-REQUESTS_AT_ONCE = 8
 
 METADATA_LIST = (
     "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,"
@@ -87,7 +81,7 @@ METADATA_LIST = (
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:~-]*\Z")
 
 
-class KubeCluster:
+class KubeCluster(KubeExchange):
     """The API of one cluster over one Transport. Raises KubeError and nothing else."""
 
     def __init__(
@@ -102,19 +96,13 @@ class KubeCluster:
     ) -> None:
         """`now_s` (any monotonic seconds; by default the loop's) limits how often a missing kind is looked up.
         `identities` say with whose rights a source's writes are made; without them it is the connection's own."""
+        super().__init__(transport, user_agent)
         self.name = name
-        self._transport = transport
         self._field_manager = field_manager
-        self._user_agent = user_agent
         self._now_s = now_s or (lambda: asyncio.get_running_loop().time())
         self._identities = identities
         self._served: dict[str, tuple[float, dict[str, Resource]]] = {}
         self._schemas = SchemaIndex(float("-inf"))
-        self._slots = asyncio.Semaphore(REQUESTS_AT_ONCE)
-
-    async def close(self) -> None:
-        """Close the transport. May be called twice."""
-        await self._transport.close()
 
     def acting_for(self, source: str) -> ActingCluster:
         """This cluster as `source` may write to it."""
@@ -388,68 +376,6 @@ class KubeCluster:
         except TimeoutError as error:
             reason = Reason("WatchIdle", f"a watch on cluster {self.name} said nothing for {idle_s:g} s")
             raise UnreachableError(reason, outcome=Outcome.TEMPORARY, answered=False) from error
-
-    # ---- one exchange ------------------------------------------------------------------------------------------
-
-    def _request(
-        self,
-        method: str,
-        path: str,
-        query: tuple[tuple[str, str], ...],
-        attempt: Attempt,
-        *,
-        accept: str = "application/json",
-        content_type: str = "",
-        body: bytes = b"",
-        timeout_s: float,
-    ) -> Request:
-        headers = [("accept", accept), ("user-agent", self._user_agent)]
-        headers += [("content-type", content_type)] if body else []
-        headers += attempt.identity.headers() if attempt.identity is not None else ()
-        return Request(method, path, query, tuple(headers), body, timeout_s)
-
-    async def _json(
-        self,
-        method: str,
-        path: str,
-        attempt: Attempt,
-        *,
-        query: tuple[tuple[str, str], ...] = (),
-        body: Mapping[str, Any] | None = None,
-        content_type: str = "application/json",
-        accept: str = "application/json",
-        timeout_s: float | None = None,
-    ) -> dict[str, Any]:
-        """One request and its answer as a JSON object. Everything else raises KubeError."""
-        request = self._request(
-            method,
-            path,
-            query,
-            attempt,
-            accept=accept,
-            content_type=content_type,
-            body=b"" if body is None else encode(body),
-            timeout_s=timeout_s or (READ_TIMEOUT_S if method == "GET" else WRITE_TIMEOUT_S),
-        )
-        response = await self._exchange(request, attempt)
-        try:
-            value = orjson.loads(response.body)
-        except orjson.JSONDecodeError as error:
-            raise unexpected_answer(f"{method} was answered without JSON", attempt, response.status) from error
-        if not isinstance(value, dict):
-            raise unexpected_answer(f"{method} was answered without an object", attempt, response.status)
-        return value
-
-    async def _exchange(self, request: Request, attempt: Attempt) -> Response:
-        """One request and its answer, if it is a success. Everything else raises KubeError."""
-        async with self._slots:
-            try:
-                response = await self._transport.request(request)
-            except TransportError as error:
-                raise from_transport(error, attempt) from error
-        if not 200 <= response.status < 300:
-            raise from_response(response, attempt)
-        return response
 
     @staticmethod
     def _object(answer: dict[str, Any], attempt: Attempt) -> Manifest:

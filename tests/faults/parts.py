@@ -12,6 +12,7 @@ from random import Random
 import pytest
 
 from reconciler.core.model import Manifest, Now, ObjectKey
+from reconciler.shell import kube_cluster, kube_exchange
 from reconciler.shell.follow import Kind
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_http import transport_from_kubeconfig
@@ -139,3 +140,11 @@ async def eventually(condition: Callable[[], bool], within_s: float = NEVER_S) -
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 - nothing tells when the condition may have changed
             await asyncio.sleep(0.02)
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Have requests wait no longer than this: a test cannot wait for production's patience."""
+    for name in ("READ_TIMEOUT_S", "WRITE_TIMEOUT_S"):
+        monkeypatch.setattr(kube_exchange, name, seconds)
+    for name in ("LIST_PAGE_TIMEOUT_S", "WATCH_CONNECT_TIMEOUT_S"):
+        monkeypatch.setattr(kube_cluster, name, seconds)

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import pytest
 
 from reconciler.core.model import ObjectKey
-from reconciler.shell import kube_cluster
 from reconciler.shell import kube_errors as errors
 from reconciler.shell.kube_answers import WatchEvent
 from reconciler.shell.kube_cluster import KubeCluster
@@ -20,7 +19,16 @@ from tests.control_plane.server import ControlPlane, call
 from tests.faults import faults
 from tests.faults.certificates import Certificate
 from tests.faults.faults import Fault
-from tests.faults.parts import config_map, connected, kubeconfig_through, namespace_for, path_of, proxied, put
+from tests.faults.parts import (
+    config_map,
+    connected,
+    impatient,
+    kubeconfig_through,
+    namespace_for,
+    path_of,
+    proxied,
+    put,
+)
 from tests.faults.proxy import FaultProxy
 
 pytestmark = pytest.mark.controlplane
@@ -87,8 +95,7 @@ def on_a_loop(work: Callable[[], Awaitable[None]]) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Timeouts of the client that a test can wait for."""
-    for name in ("READ_TIMEOUT_S", "WRITE_TIMEOUT_S", "LIST_PAGE_TIMEOUT_S", "WATCH_CONNECT_TIMEOUT_S"):
-        monkeypatch.setattr(kube_cluster, name, 2.0)
+    impatient(monkeypatch, 2.0)
 
 
 async def ask(cluster: KubeCluster, verb: str, key: ObjectKey, uid: str) -> Any:

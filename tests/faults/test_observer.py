@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from reconciler.core.model import Manifest, ObjectKey
-from reconciler.shell import follow, kube_cluster
+from reconciler.shell import follow
 from reconciler.shell.observe import Observer
 from tests.control_plane.server import ControlPlane, call
 from tests.faults import faults
@@ -23,6 +23,7 @@ from tests.faults.parts import (
     config_map,
     connected,
     eventually,
+    impatient,
     kubeconfig_through,
     namespace_for,
     observing,
@@ -39,8 +40,7 @@ pytestmark = pytest.mark.controlplane
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Timeouts and pauses that a test can wait for; what they are is not what is tested here."""
-    for name in ("READ_TIMEOUT_S", "WRITE_TIMEOUT_S", "LIST_PAGE_TIMEOUT_S", "WATCH_CONNECT_TIMEOUT_S"):
-        monkeypatch.setattr(kube_cluster, name, 3.0)
+    impatient(monkeypatch, 3.0)
     monkeypatch.setattr(follow, "BACKOFF_START_S", 0.05)
     monkeypatch.setattr(follow, "BACKOFF_MAX_S", 0.5)
 

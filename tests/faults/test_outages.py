@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.core.model import Manifest, ObjectKey
-from reconciler.shell import follow, kube_cluster
+from reconciler.shell import follow
 from reconciler.shell import kube_errors as errors
 from reconciler.shell.kube_errors import Outcome
 from reconciler.shell.observe import Observer
@@ -18,7 +18,7 @@ from tests.control_plane import server
 from tests.control_plane.build import Assets
 from tests.control_plane.server import ControlPlane
 from tests.faults.fleet import faulty_fleet
-from tests.faults.parts import CONFIG_MAP, config_map, connected, eventually, observing, put, truth
+from tests.faults.parts import CONFIG_MAP, config_map, connected, eventually, impatient, observing, put, truth
 
 pytestmark = pytest.mark.controlplane
 
@@ -35,8 +35,7 @@ def own_plane(assets: Assets) -> Iterator[ControlPlane]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Timeouts and pauses of the client that a test can wait for."""
-    for name in ("READ_TIMEOUT_S", "WRITE_TIMEOUT_S", "LIST_PAGE_TIMEOUT_S", "WATCH_CONNECT_TIMEOUT_S"):
-        monkeypatch.setattr(kube_cluster, name, 3.0)
+    impatient(monkeypatch, 3.0)
     monkeypatch.setattr(follow, "BACKOFF_START_S", 0.05)
     monkeypatch.setattr(follow, "BACKOFF_MAX_S", 0.5)
 
