@@ -15,28 +15,37 @@ from typing import Any
 
 from reconciler.core.diff_walk import Item, Place
 
-#: API groups whose objects the API server itself defaults and whose quantities it rewrites.
-BUILT_IN_GROUPS = frozenset({"", "apps", "batch", "autoscaling", "policy"})
-
-
-def is_built_in(api_version: str) -> bool:
-    """True for the core group, the workload groups and everything below k8s.io."""
-    group, _, _ = api_version.rpartition("/")
-    return group in BUILT_IN_GROUPS or group.endswith(".k8s.io")
-
-
 #: Defaults by kind and path below the object.
 KIND_DEFAULTS: dict[tuple[str, str], Any] = {
     ("Deployment", "spec.replicas"): 1,
     ("Deployment", "spec.revisionHistoryLimit"): 10,
     ("Deployment", "spec.progressDeadlineSeconds"): 600,
     ("Deployment", "spec.strategy.type"): "RollingUpdate",
+    ("Deployment", "spec.strategy.rollingUpdate"): {"maxUnavailable": "25%", "maxSurge": "25%"},
+    ("Deployment", "spec.strategy.rollingUpdate.maxUnavailable"): "25%",
+    ("Deployment", "spec.strategy.rollingUpdate.maxSurge"): "25%",
     ("StatefulSet", "spec.replicas"): 1,
     ("StatefulSet", "spec.revisionHistoryLimit"): 10,
     ("StatefulSet", "spec.podManagementPolicy"): "OrderedReady",
     ("StatefulSet", "spec.updateStrategy.type"): "RollingUpdate",
+    ("StatefulSet", "spec.updateStrategy.rollingUpdate"): {"partition": 0},
     ("DaemonSet", "spec.revisionHistoryLimit"): 10,
     ("DaemonSet", "spec.updateStrategy.type"): "RollingUpdate",
+    ("DaemonSet", "spec.updateStrategy.rollingUpdate"): {"maxUnavailable": 1, "maxSurge": 0},
+    ("DaemonSet", "spec.updateStrategy.rollingUpdate.maxUnavailable"): 1,
+    ("DaemonSet", "spec.updateStrategy.rollingUpdate.maxSurge"): 0,
+    ("HorizontalPodAutoscaler", "spec.behavior.scaleUp"): {
+        "stabilizationWindowSeconds": 0,
+        "selectPolicy": "Max",
+        "policies": [
+            {"type": "Pods", "value": 4, "periodSeconds": 15},
+            {"type": "Percent", "value": 100, "periodSeconds": 15},
+        ],
+    },
+    ("HorizontalPodAutoscaler", "spec.behavior.scaleDown"): {
+        "selectPolicy": "Max",
+        "policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}],
+    },
     ("Service", "spec.type"): "ClusterIP",
     ("Service", "spec.sessionAffinity"): "None",
     ("Service", "spec.internalTrafficPolicy"): "Cluster",
@@ -73,16 +82,6 @@ def default_of(kind: str, place: Place) -> Any:
     """The default at `place` of a built-in kind, None if none is known."""
     dotted = ".".join(step for step in place if isinstance(step, str))
     return KIND_DEFAULTS.get((kind, dotted), NAMED_DEFAULTS.get(str(place[-1])))
-
-
-#: Maps of quantities.
-_QUANTITY_MAPS = frozenset({"limits", "requests", "hard", "capacity", "overhead"})
-_QUANTITY_FIELDS = frozenset({"sizeLimit", "averageValue"})
-
-
-def in_quantities(place: Place) -> bool:
-    """True if the API server reads a quantity at `place`."""
-    return place[-1] in _QUANTITY_FIELDS or (len(place) > 1 and place[-2] in _QUANTITY_MAPS)
 
 
 #: How the items of well-known lists are told apart: field of the parent -> key fields with their defaults.

@@ -6,7 +6,7 @@ be certain. It is, if what we declare is exactly what the server recorded as app
     compare(desired, live).sync      # IN_SYNC: exactly one Apply entry of ours, the same fields, the same values
                                      # DIFFERS: a value is certainly another one; `changes` says where
                                      # MISSING: there is no live object
-                                     # ASK:     a default, a quantity, another manager: the dry-run knows
+                                     # ASK:     a default, an order, another manager: the dry-run knows
                                      # UNKNOWN: it is being deleted: wait for what comes after
 
 `desired` is the manifest as it is sent, ownership marks included. Its cost for an object in sync is one recursive walk.
@@ -32,7 +32,7 @@ from reconciler.core.managed_fields import (
     our_entries,
 )
 from reconciler.core.model import Manifest, ObjectKey, Reason, Sync
-from reconciler.core.values import clean_text, strictly_equal
+from reconciler.core.values import clean_text, is_zero, strictly_equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +81,12 @@ def compare(desired: Manifest, live: Manifest | None, manager: str = FIELD_MANAG
         return _ask("TooDeep", "it is nested too deeply to be compared here")
 
 
-def same_after_dry_run(live: Manifest, dry_run: Manifest) -> bool:
-    """True if the server's answer to a dry-run apply is the live object: the apply would change nothing. What every
-    write or status report moves (times, resourceVersion, generation, status) does not count."""
+def same_after_dry_run(live: Manifest, dry_run: Manifest, manager: str = FIELD_MANAGER) -> bool:
+    """True if the server's answer to a dry-run apply is the live object: the apply would change nothing of ours. What
+    every write or status report moves (times, resourceVersion, generation, status) does not count, nor what others are
+    recorded to hold: in other words (1000m for 1) an apply takes a field from its co-owner and changes nothing else."""
     try:
-        return strictly_equal(_stable(live), _stable(dry_run))
+        return strictly_equal(_stable(live, manager), _stable(dry_run, manager))
     except RecursionError:
         return False
 
@@ -93,23 +94,21 @@ def same_after_dry_run(live: Manifest, dry_run: Manifest) -> bool:
 def content_digest(live: Manifest) -> str:
     """A digest of all of `live` that can change the answer of a dry-run: not of its status, nor of when what was
     written."""
-    return digest_of(_stable(live), length=32)
+    records = [
+        {name: value for name, value in entry.items() if name != "time"}
+        for entry in entries_of(live)
+        if entry.get("subresource") != "status"
+    ]
+    return digest_of([_stable(live, FIELD_MANAGER), records], length=32)
 
 
-def _stable(manifest: Manifest) -> Manifest:
+def _stable(manifest: Manifest, manager: str) -> Manifest:
     kept = {name: value for name, value in manifest.items() if name not in ("metadata", "status")}
     metadata = manifest.get("metadata") or {}
     volatile = ("managedFields", "resourceVersion", "generation")
     kept["metadata"] = {name: value for name, value in metadata.items() if name not in volatile}
-    entries = [
-        {name: value for name, value in entry.items() if name != "time"}
-        for entry in entries_of(manifest)
-        if entry.get("subresource") != "status"
-    ]
-    kept["managedFields"] = sorted(
-        entries,
-        key=lambda entry: [str(entry.get(name, "")) for name in ("manager", "operation", "apiVersion", "subresource")],
-    )
+    ours = sorted(our_entries(manifest, manager), key=lambda entry: str(entry.get("apiVersion", "")))
+    kept["managedFields"] = [{name: value for name, value in entry.items() if name != "time"} for entry in ours]
     return kept
 
 
@@ -178,9 +177,13 @@ def _same(desired: Any, live: Any, owned: FieldsV1) -> bool:
             return False
         for name, value in desired.items():
             below = owned.get("f:" + name)
-            if below is None or name not in live:
+            if below is None:
                 return False
-            if below:
+            if name not in live:
+                # Still recorded as ours, so nobody took it away: the server leaves out what says nothing.
+                if below or value is None or not is_zero(value):
+                    return False
+            elif below:
                 if not _same(value, live[name], below):
                     return False
             elif not strictly_equal(value, live[name]):
@@ -211,8 +214,9 @@ def _same_items(desired: list[Any], live: list[Any], owned: FieldsV1) -> bool:
         last = -1
         for item in desired:
             key = tuple([item[field] for field in fields])
-            place = places[key]
-            if place <= last or not _same(item, live[place], owned_items[key]):
+            place, below = places[key], owned_items[key]
+            # An item recorded as a leaf is atomic: its fields are not kept apart.
+            if place <= last or not (_same(item, live[place], below) if below else strictly_equal(item, live[place])):
                 return False
             last = place
     except (KeyError, TypeError):

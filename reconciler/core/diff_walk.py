@@ -11,25 +11,26 @@ managers' trees settles who else holds a field. It runs only when the fast answe
 from __future__ import annotations
 
 import enum
-from base64 import b64decode
-from binascii import Error as Base64Error
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from reconciler.core.built_in_kinds import is_built_in
 from reconciler.core.flink_config import flatten, is_flink
+from reconciler.core.list_keys import by_key, full_keys, label, names_of, spelling
 from reconciler.core.managed_fields import (
     IDENTITY,
     METADATA_IDENTITY,
     FieldsV1,
-    KeyFields,
     children,
     descend,
     key_fields,
+    leaf_paths,
     manages_inside,
     set_value,
 )
 from reconciler.core.model import Manifest
-from reconciler.core.values import Relation, is_zero, pointer, relation, strictly_equal
+from reconciler.core.values import is_zero, pointer, strictly_equal
+from reconciler.core.whole_values import Relation, encoded_field, encoded_relation, relation
 
 
 class Kind(enum.StrEnum):
@@ -54,7 +55,7 @@ Place = tuple[Step, ...]
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One place that is not certainly as declared. `old` is live, `new` is declared; None where there is none. `op` is
-    add, remove or replace. `why` is a short phrase."""
+    add, remove or replace. `why` is a short phrase. `whole`: recorded as one whole value, to which nobody may add."""
 
     kind: Kind
     place: Place
@@ -62,6 +63,7 @@ class Finding:
     op: str = "replace"
     old: Any = None
     new: Any = None
+    whole: bool = False
 
     def pointer(self) -> str:
         """The place as a JSON Pointer."""
@@ -103,14 +105,14 @@ class _Node(NamedTuple):
 
     def finding(self, kind: Kind, why: str) -> Finding:
         absent = self.live is _ABSENT
-        return Finding(
-            kind, self.place, why, "add" if absent else "replace", None if absent else self.live, self.desired
-        )
+        op, old = ("add", None) if absent else ("replace", self.live)
+        whole = (self.owned == {} or bool(self.foreign)) and not manages_inside(self.foreign)
+        return Finding(kind, self.place, why, op, old, self.desired, whole)
 
 
 def find_differences(desired: Manifest, live: Manifest, owned: FieldsV1, foreign: list[FieldsV1]) -> list[Finding]:
     """All findings, in the order of the declared manifest; none at all means in sync."""
-    walk = _Walk(is_flink(desired), desired.get("kind") == "Secret" and desired.get("apiVersion") == "v1")
+    walk = _Walk(desired)
     walk.node(_Node((), desired, live, owned, foreign))
     return walk.findings
 
@@ -118,20 +120,18 @@ def find_differences(desired: Manifest, live: Manifest, owned: FieldsV1, foreign
 class _Walk:
     """Collects findings. One instance per comparison."""
 
-    def __init__(self, flink: bool, secret: bool) -> None:
+    def __init__(self, desired: Manifest) -> None:
         self.findings: list[Finding] = []
-        self._flink = flink
-        self._secret = secret
+        self._flink = is_flink(desired)
+        self._built_in = is_built_in(str(desired.get("apiVersion", "")))
+        self._encoded = encoded_field(desired)
 
     def node(self, node: _Node) -> None:
         """Decide what kind of thing stands here and compare it so."""
         if node.desired is None:
             self.add(node, Kind.DOUBT, "null is declared")
-        elif node.live is _ABSENT:
-            if is_zero(node.desired):
-                self.add(node, Kind.DOUBT, "an empty value is declared and the server may drop it")
-            else:
-                self.add(node, Kind.VALUE, "not there")
+        elif node.live is _ABSENT or (node.live is None and self._built_in):
+            self._absent(node)  # a required list that is empty is written as null
         elif self._flink and node.place == ("spec", "flinkConfiguration") and node.owned is not None:
             self._configuration(node)
         elif node.owned is None:
@@ -150,11 +150,29 @@ class _Walk:
 
     # ---- values
 
+    def _absent(self, node: _Node) -> None:
+        """Declared and not there. Had anybody taken it away, it would no longer be recorded as ours: what still is, the
+        server itself leaves out, as it does with what says nothing."""
+        if not self._may_be_dropped(node.place) or (node.owned is None and not is_zero(node.desired)):
+            self.add(node, Kind.VALUE, "not there")
+        elif node.owned is None:
+            self.add(node, Kind.DOUBT, "an empty value is declared and the server may drop it")
+        elif node.owned or not is_zero(node.desired):
+            self.add(node, Kind.DOUBT, "recorded as ours, and the server leaves it out")
+
+    def _may_be_dropped(self, place: Place) -> bool:
+        """True if the server may leave out what is declared at `place`: no item, nothing out of a map of texts, none of
+        a custom resource's own fields."""
+        if isinstance(place[-1], Item) or place[:-1] in _MAPS_OF_TEXTS:
+            return False
+        return self._built_in or place[0] == "metadata"
+
     def _scalar(self, node: _Node, if_equal: Kind | None, why: str) -> None:
         """Compare whole values; `if_equal` is what an equal value is worth here (None: nothing to say)."""
-        found = relation(node.desired, node.live)
-        if found is Relation.DIFFERENT and self._secret and _same_bytes(node.desired, node.live):
-            found = Relation.DOUBTFUL
+        if len(node.place) > 1 and node.place[0] == self._encoded:
+            found = encoded_relation(node.desired, node.live)
+        else:
+            found = relation(node.desired, node.live, built_in=self._built_in, place=node.place)
         if found is Relation.DIFFERENT:
             self.add(node, Kind.VALUE, "another value")
         elif found is Relation.DOUBTFUL:
@@ -173,6 +191,8 @@ class _Walk:
             for name, value in node.desired.items():
                 below = node.live.get(name, _ABSENT)
                 self.node(_Node((*node.place, name), value, below, None, descend(node.foreign, "f:" + name)))
+        elif node.foreign and not manages_inside(node.foreign):
+            self._scalar(node, Kind.OWNERSHIP, "not recorded as ours")  # another's leaf: one whole value
         elif type(node.desired) is list or not isinstance(node.desired, str | int | float):
             equal = bool(node.desired) and strictly_equal(node.desired, node.live)
             kind = Kind.OWNERSHIP if equal else Kind.DOUBT
@@ -191,7 +211,7 @@ class _Walk:
         for name, value in node.desired.items():
             if name in skipped:
                 continue
-            if not node.place and name == "metadata" and value.keys() <= set(METADATA_IDENTITY):
+            if not node.place and name == "metadata" and value.keys() <= _ONLY_IDENTITY and "f:metadata" not in owned:
                 continue
             below = node.live.get(name, _ABSENT)
             fields = descend(node.foreign, "f:" + name)
@@ -231,37 +251,34 @@ class _Walk:
         keys = {name: key_fields(name) for name in names}
         first = keys[names[0]]
         fields = tuple(field for field, _ in first) if first else ()
-        live = _by_key(node.live, fields)
+        live = by_key(node.live, fields)
         owned = {key: name for name, key in keys.items() if key is not None}
-        if not fields or live is None or len(owned) != len(names) or any(_names(key) != fields for key in owned):
+        if not fields or live is None or len(owned) != len(names) or any(names_of(key) != fields for key in owned):
             self.add(node, Kind.DOUBT, "its items cannot be told apart by key")
             return
-        declared: dict[KeyFields, int] = {}
-        complete = True
-        for index, item in enumerate(node.desired):
-            key = _key_of(item, fields)
-            place = (*node.place, Item(index, _label(key, index)))
-            if key is None or key in declared:
-                complete = False
-                why = "declared without its full key" if key is None else "declared twice"
-                self.findings.append(Finding(Kind.DOUBT, place, why, new=item))
-                continue
-            declared[key] = index
+        declared = full_keys(node.desired, fields, node.owned or {}, owned)
+        if declared is None:
+            # What seems undeclared may be an item that is declared without its full key.
+            self.add(node, Kind.DOUBT, "an item is declared without its full key, or twice")
+            return
+        for key, index in declared.items():
+            item = node.desired[index]
+            place = (*node.place, Item(index, label(key, index)))
             value = node.live[live[key]] if key in live else _ABSENT
             name = owned.get(key)
             if name is None:
-                foreign = descend(node.foreign, _spelling(node.foreign, key))
+                foreign = descend(node.foreign, spelling(node.foreign, key))
                 self.node(_Node(place, item, value, None, foreign))
-            elif type(item) is dict and value is not _ABSENT:
-                self._map(_Node(place, item, value, (node.owned or {})[name], descend(node.foreign, name)))
+                continue
+            below = _Node(place, item, value, (node.owned or {})[name], descend(node.foreign, name))
+            if below.owned and value is not _ABSENT:
+                self._map(below)
             else:
-                self.node(_Node(place, item, value, (node.owned or {})[name], []))
-        if not complete:
-            return  # what seems undeclared may be the item declared without its full key
+                self.node(below)
         for key, name in owned.items():
             if key not in declared:
                 value = node.live[live[key]] if key in live else _ABSENT
-                place = (*node.place, Item(live.get(key, 0), _label(key, 0)))
+                place = (*node.place, Item(live.get(key, 0), label(key, 0)))
                 self.undeclared(place, value, (node.owned or {})[name], descend(node.foreign, name))
         found = [live[key] for key in declared if key in live]
         if found != sorted(found):
@@ -295,8 +312,9 @@ class _Walk:
     def _configuration(self, node: _Node) -> None:
         """Flink's configuration: the operator reads a flat string map, so that is what is compared."""
         desired, live = flatten(node.desired), flatten(node.live)
-        owned = _leaf_names(node.owned or {})
-        foreign = {name for tree in node.foreign for name in _leaf_names(tree)}
+        leaves = leaf_paths(node.owned or {})
+        owned = {name: isinstance(_at(node.live, path), dict | list) for name, path in leaves.items()}
+        foreign = {name for tree in node.foreign for name in leaf_paths(tree)}
         before = len(self.findings)
         for key, value in desired.items():
             place = (*node.place, key)
@@ -306,17 +324,20 @@ class _Walk:
                 self.findings.append(Finding(Kind.VALUE, place, "another value", "replace", live[key], value))
             elif not _covered(key, owned):
                 self.findings.append(Finding(Kind.OWNERSHIP, place, "not recorded as ours", "replace", value, value))
-        for key in sorted(owned - {""}):  # "" is the empty map itself, applied empty once
-            if key in desired or any(_covered(name, {key}) for name in desired):
+        for key in sorted(owned.keys() - {""}):  # "" is the empty map itself, applied empty once
+            one = {key: owned[key]}
+            if any(_covered(name, one) for name in desired):
                 continue
-            old = next((text for name, text in live.items() if _covered(name, {key})), None)
+            old = next((text for name, text in live.items() if _covered(name, one)), None)
             self.undeclared((*node.place, key), _ABSENT if old is None else old, {}, [{}] if key in foreign else [])
         if len(self.findings) == before and not _agree(node.desired, node.live):
             self.add(node, Kind.DOUBT, "the same configuration, written differently")
 
 
 #: Fields of ObjectMeta that are maps for certain: recorded as a leaf of ours when they were once applied empty.
-_MAPS: frozenset[Place] = frozenset({(), ("metadata",), ("metadata", "labels"), ("metadata", "annotations")})
+_MAPS_OF_TEXTS: frozenset[Place] = frozenset({("metadata", "labels"), ("metadata", "annotations")})
+_MAPS: frozenset[Place] = frozenset({(), ("metadata",), *_MAPS_OF_TEXTS})
+_ONLY_IDENTITY = frozenset(METADATA_IDENTITY)
 _IDENTITY_AT: dict[Place, tuple[str, ...]] = {(): IDENTITY, ("metadata",): METADATA_IDENTITY}
 
 
@@ -327,54 +348,20 @@ def _agree(desired: Any, live: Any) -> bool:
     return strictly_equal(desired, live)
 
 
-def _leaf_names(fields: FieldsV1, prefix: str = "") -> set[str]:
-    """Flat names of the leaves of a fields tree: {"f:a": {".": {}, "f:b": {}}} is {"a.b"}."""
-    below = list(children(fields))
-    if not below:
-        return {prefix}
-    return {leaf for name, tree in below for leaf in _leaf_names(tree, f"{prefix}.{name[2:]}" if prefix else name[2:])}
+def _at(value: Any, path: tuple[str, ...]) -> Any:
+    """What stands at `path`, None where nothing does."""
+    for step in path:
+        value = value.get(step) if isinstance(value, dict) else None
+    return value
 
 
-def _covered(key: str, owned: set[str]) -> bool:
-    """True if a flattened key ("a.b[0]") is one of `owned`, or lies inside one that is recorded as a whole ("a.b")."""
-    return key in owned or any(key[: len(name) + 1] in (f"{name}.", f"{name}[") for name in owned)
-
-
-def _key_of(item: Any, fields: tuple[str, ...]) -> KeyFields | None:
-    """The key of a list item; None if a part is missing or no scalar."""
-    if not isinstance(item, dict) or any(isinstance(item.get(field, {}), dict | list) for field in fields):
-        return None
-    return tuple((field, item[field]) for field in fields)
-
-
-def _by_key(items: list[Any], fields: tuple[str, ...]) -> dict[KeyFields, int] | None:
-    """Index of every item by key; None if some have none or share one."""
-    places = {key: index for index, item in enumerate(items) if (key := _key_of(item, fields)) is not None}
-    return places if len(places) == len(items) else None
-
-
-def _names(key: KeyFields) -> tuple[str, ...]:
-    return tuple(field for field, _ in key)
-
-
-def _label(key: KeyFields | None, index: int) -> str:
-    return ",".join(f"{field}={value}" for field, value in key) if key else str(index)
-
-
-def _spelling(trees: list[FieldsV1], key: KeyFields) -> str:
-    """How other managers' trees spell the item with `key`; "" if none has it."""
-    return next((name for tree in trees for name in tree if name.startswith("k:") and key_fields(name) == key), "")
+def _covered(key: str, owned: dict[str, bool]) -> bool:
+    """True if a flattened key ("a.b[0]") is one of `owned`, or lies inside one that holds a structure ("a.b": True).
+    One that holds a text covers only itself: `high-availability` is not `high-availability.storageDir`."""
+    return key in owned or any(
+        key[: len(name) + 1] in (f"{name}.", f"{name}[") for name, whole in owned.items() if whole
+    )
 
 
 def _hashable(value: Any) -> Any:
     return str(value) if isinstance(value, dict | list) else value
-
-
-def _same_bytes(desired: Any, live: Any) -> bool:
-    """A Secret's value written in another base64: the server decodes and encodes it again."""
-    if not (isinstance(desired, str) and isinstance(live, str)):
-        return False
-    try:
-        return b64decode(desired) == b64decode(live)
-    except (Base64Error, ValueError):
-        return False

@@ -11,16 +11,15 @@ is not the one we applied.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from reconciler.core.apply_rules import ObjectRule
 from reconciler.core.as_sent import as_sent
 from reconciler.core.diff import Comparison, compare
-from reconciler.core.explain_diff import Change
+from reconciler.core.explain_diff import Change, changes
 from reconciler.core.field_paths import is_applied_at, last_writer, writers_of
-from reconciler.core.flink_config import flatten, is_flink
 from reconciler.core.health import DEFAULT_THRESHOLDS, Custom, Thresholds, evaluate
-from reconciler.core.health_common import map_at, metadata_of, number_at, spoken, text_at
+from reconciler.core.health_common import metadata_of, number_at, spoken, text_at
 from reconciler.core.managed_fields import FIELD_MANAGER
 from reconciler.core.model import (
     Facts,
@@ -35,7 +34,7 @@ from reconciler.core.model import (
     Target,
     TargetVerdict,
 )
-from reconciler.core.values import Relation, clean_text, is_zero, relation
+from reconciler.core.values import clean_text
 
 #: The manual escape: on a live object it says that we are to leave its target alone.
 RECONCILE_ANNOTATION = "reconciler.dev/reconcile"
@@ -176,40 +175,12 @@ def _settled(comparison: Comparison, answer: Answer | None, desired: Manifest | 
 
 
 def means_the_same(desired: Manifest, live: Manifest) -> bool:
-    """True if every value that is declared is live, as far as a client can tell: written the same, or as an equal
-    quantity, or left out where it says nothing. Live may hold more, and Flink's configuration counts as the flat map it
-    is read as. Items of a list are found by `name`, where all have one, and else have to stand where they are
-    declared; what is too deeply nested to be compared is not the same."""
+    """True if applying `desired` would change nothing, as far as a client can tell (explain_diff.py). What is too
+    deeply nested to be compared is not the same."""
     try:
-        return _contains(_values(desired), _values(live))
+        return not changes(desired, live)
     except RecursionError:
         return False
-
-
-def _values(manifest: Manifest) -> Manifest:
-    """`manifest` without the version it is written in, and with Flink's configuration written in one way."""
-    values = {name: value for name, value in manifest.items() if name not in ("apiVersion", "kind")}
-    configuration = map_at(manifest, "spec").get("flinkConfiguration")
-    if is_flink(manifest) and configuration is not None:
-        values["spec"] = {**manifest["spec"], "flinkConfiguration": flatten(configuration)}
-    return values
-
-
-def _contains(declared: Any, live: Any) -> bool:
-    if isinstance(declared, Mapping) and isinstance(live, Mapping):
-        return all(_contains(value, live[name]) if name in live else is_zero(value) for name, value in declared.items())
-    if isinstance(declared, list) and isinstance(live, list):
-        wanted, found = _by_name(declared), _by_name(live)
-        if wanted is not None and found is not None:
-            return all(name in found and _contains(item, found[name]) for name, item in wanted.items())
-        return len(declared) == len(live) and all(map(_contains, declared, live))
-    return relation(declared, live) is not Relation.DIFFERENT
-
-
-def _by_name(items: list[Any]) -> dict[str, Any] | None:
-    """Items of a list by their name; None if one has none, or two share one."""
-    named = {item["name"]: item for item in items if isinstance(item, dict) and isinstance(item.get("name"), str)}
-    return named if len(named) == len(items) else None
 
 
 def is_disabled(live: Manifest | None) -> bool:

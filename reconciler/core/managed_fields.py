@@ -106,3 +106,11 @@ def descend(trees: list[FieldsV1], name: str) -> list[FieldsV1]:
 def manages_inside(trees: list[FieldsV1]) -> bool:
     """True if one of `trees` owns something *below* this node: then the node cannot be atomic."""
     return any(name != "." for tree in trees for name in tree)
+
+
+def leaf_paths(fields: FieldsV1, path: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]]:
+    """Flat names of the leaves below maps, with where they stand: {"f:a": {"f:b.c": {}}} is {"a.b.c": ("a", "b.c")}."""
+    below = list(children(fields))
+    if not below:
+        return {".".join(path): path}
+    return {name: at for step, tree in below for name, at in leaf_paths(tree, (*path, step[2:])).items()}

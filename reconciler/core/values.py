@@ -1,34 +1,22 @@
-"""Comparing plain JSON values the way Kubernetes means them, and naming places inside them.
+"""Plain JSON values the way Kubernetes means them, and naming places inside them.
 
-Python says `True == 1 == 1.0`; Kubernetes does not. Two values that mean the same may still be written differently
-(the quantities `1000m` and `1`), and only the server knows whether it rewrites one as the other. So there are three
-answers, not two: equal, different, and doubtful.
+Python says `True == 1 == 1.0`; Kubernetes does not. And two quantities may be one number, written differently.
 
-    >>> relation(1, 1), relation("a", "b"), relation("1000m", "1")
-    (<Relation.EQUAL: 'equal'>, <Relation.DIFFERENT: 'different'>, <Relation.DOUBTFUL: 'doubtful'>)
+    >>> strictly_equal(True, 1), quantity("1000m") == quantity("1")
+    (False, True)
     >>> pointer(("metadata", "annotations", "a/b~c"))
     '/metadata/annotations/a~1b~0c'
 """
 
 from __future__ import annotations
 
-import enum
 import re
 import unicodedata
-from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
 #: Where in an object: field names and list indices.
 Path = tuple[str | int, ...]
-
-
-class Relation(enum.StrEnum):
-    """How two values stand to each other, best first."""
-
-    EQUAL = "equal"
-    DOUBTFUL = "doubtful"
-    DIFFERENT = "different"
 
 
 def strictly_equal(left: Any, right: Any) -> bool:
@@ -69,44 +57,6 @@ def quantity(value: Any) -> Decimal | None:
 def is_zero(value: Any) -> bool:
     """A value the API server may leave out when it stores an object: null, false, 0, "", [] and {}."""
     return value is None or value is False or (type(value) in (int, float, str, list, dict) and not value)
-
-
-def relation(desired: Any, live: Any) -> Relation:
-    """How `live` stands to `desired` as *whole* values: nobody else may add to them, but the server may default and
-    rewrite. What it may have done is doubtful, what it never does is different."""
-    if type(desired) is dict and type(live) is dict:
-        return _map_relation(desired, live)
-    if type(desired) is list and type(live) is list:
-        if len(desired) != len(live):
-            return Relation.DIFFERENT
-        return _worst(relation(one, other) for one, other in zip(desired, live, strict=True))
-    if strictly_equal(desired, live):
-        return Relation.EQUAL
-    wanted = quantity(desired)
-    if wanted is not None and wanted == quantity(live):
-        return Relation.DOUBTFUL
-    return Relation.DOUBTFUL if is_zero(desired) and is_zero(live) else Relation.DIFFERENT
-
-
-def _map_relation(desired: dict[str, Any], live: dict[str, Any]) -> Relation:
-    """A key only live has may be a default: doubtful. A key only desired has is missing, unless it says nothing."""
-    found = Relation.EQUAL if desired.keys() >= live.keys() else Relation.DOUBTFUL
-    for name, value in desired.items():
-        if name in live:
-            part = relation(value, live[name])
-        else:
-            part = Relation.DOUBTFUL if is_zero(value) else Relation.DIFFERENT
-        found = _worst((found, part))
-        if found is Relation.DIFFERENT:
-            break
-    return found
-
-
-_RELATION_ORDER = list(Relation)
-
-
-def _worst(parts: Iterable[Relation]) -> Relation:
-    return max(parts, key=_RELATION_ORDER.index, default=Relation.EQUAL)
 
 
 def pointer(path: Path) -> str:

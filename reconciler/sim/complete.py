@@ -40,6 +40,8 @@ def complete(resource: Resource, value: dict[str, Any], known: Any, *, applied: 
     result: dict[str, Any] = _fill(resource.node, value, known, rules)
     if resource.kind == "Secret" and not resource.group:
         result = _fold_string_data(result)
+    if resource.storage in _ENCODED:
+        result = _without_line_breaks(result, _ENCODED[resource.storage])
     return result
 
 
@@ -250,10 +252,23 @@ def bad_base64(secret: dict[str, Any]) -> str:
     for text in data.values() if isinstance(data, dict) else ():
         if isinstance(text, str):
             try:
-                base64.b64decode(text, validate=True)
+                base64.b64decode(_LINE_BREAKS.sub("", text), validate=True)
             except ValueError:
                 return "illegal base64 data at input byte 0"
     return ""
+
+
+#: Where bytes stand in base64.
+_ENCODED = {"/secrets": "data", "/configmaps": "binaryData"}
+_LINE_BREAKS = re.compile(r"[\r\n]")
+
+
+def _without_line_breaks(value: dict[str, Any], field: str) -> dict[str, Any]:
+    """Bytes are decoded and encoded again: the line breaks that tools put into base64 do not last."""
+    texts = value.get(field)
+    if not isinstance(texts, dict) or not any("\n" in text or "\r" in text for text in texts.values()):
+        return value
+    return {**value, field: {name: _LINE_BREAKS.sub("", text) for name, text in texts.items()}}
 
 
 def _fold_string_data(secret: dict[str, Any]) -> dict[str, Any]:

@@ -173,6 +173,10 @@ def test_a_service_account_and_a_secret(api: Api) -> None:
     }
     secret = api.apply("secrets", "a", {"data": {"k": "dg=="}}).expect(201)
     assert secret["type"] == "Opaque"
+    broken = {"data": {"k": "aGVs\nbG8=\n"}}
+    assert api.apply("secrets", "c", broken).expect(201)["data"] == {"k": "aGVsbG8="}, "line breaks do not last"
+    config = api.apply("configmaps", "c", {"binaryData": {"k": "aGVs\r\nbG8="}}).expect(201)
+    assert config["binaryData"] == {"k": "aGVsbG8="}
     error = api.apply("secrets", "b", {"data": {"k": "not base64!"}}).expect_error(500, None)
     assert error["message"].startswith("failed to convert new object (")
     api.create("secrets", "b", {"data": {"k": "not base64!"}}).expect_error(400, "BadRequest")

@@ -18,7 +18,10 @@ LIST_KEYS: dict[str, tuple[str, ...]] = {
     "env": ("name",),
     "ports": ("containerPort", "protocol"),
     "volumes": ("name",),
+    "imagePullSecrets": ("name",),
 }
+#: Of these the items are atomic.
+ATOMIC_ITEMS = frozenset({"imagePullSecrets"})
 SETS = frozenset({"finalizers"})
 ATOMIC_MAPS = frozenset({"selector", "nodeSelector"})
 _IDENTITY = ("apiVersion", "kind")
@@ -32,7 +35,8 @@ def fields_of(value: Any, name: str = "") -> dict[str, Any]:
         found: dict[str, Any] = {}
         for item in value:
             key = {field: item[field] for field in LIST_KEYS[name]}
-            found["k:" + json.dumps(key, separators=(",", ":"))] = {".": {}, **fields_of(item)}
+            below = {} if name in ATOMIC_ITEMS else {".": {}, **fields_of(item)}
+            found["k:" + json.dumps(key, separators=(",", ":"))] = below
         return found
     if isinstance(value, list) and value and name in SETS:
         return {"v:" + json.dumps(item): {} for item in value}

@@ -67,6 +67,11 @@ def _undeclare(path: str) -> Change:
     return lambda desired, live: _drop(path)(live, desired)
 
 
+def _undeclare_metadata(desired: Manifest, _live: Manifest) -> None:
+    for name in ("labels", "annotations", "finalizers"):
+        del desired["metadata"][name]
+
+
 CONTAINER = "spec.template.spec.containers.0"
 
 #: name: (what happened to desired and live, answer, display of the change or a word of the reason)
@@ -93,12 +98,47 @@ ROWS: dict[str, tuple[Change, Sync, str]] = {
     "a label of somebody else": (_set("metadata.labels.other", "x"), Sync.IN_SYNC, ""),
     "status": (_set("status", {"replicas": 7}), Sync.IN_SYNC, ""),
     "1 and 1.0": (_set("spec.replicas", 2.0), Sync.ASK, "spec.replicas"),
-    "the same quantity in other words": (_set(f"{CONTAINER}.resources.limits.cpu", "1000m"), Sync.ASK, "cpu"),
+    "the same quantity in other words": (_want(f"{CONTAINER}.resources.limits.cpu", "1000m"), Sync.IN_SYNC, ""),
+    "the same quantity of another form": (
+        _want(f"{CONTAINER}.resources.limits.memory", "1073741824"),
+        Sync.ASK,
+        "memory",
+    ),
+    "the same number where no quantity stands": (
+        _want(f"{CONTAINER}.env.0.value", "1000m"),
+        Sync.ASK,
+        "env[name=A].value",
+    ),
     "another quantity": (_set(f"{CONTAINER}.resources.limits.cpu", "1100m"), Sync.DIFFERS, "cpu"),
     "an empty map declared": (_want("spec.strategy", {}), Sync.ASK, "spec.strategy"),
-    "an empty list declared": (_want(f"{CONTAINER}.command", []), Sync.ASK, "command"),
-    "a zero that live leaves out": (_want("spec.template.spec.hostPID", False), Sync.ASK, "hostPID"),
+    "an empty list declared": (_want(f"{CONTAINER}.envFrom", []), Sync.ASK, "envFrom"),
+    "a zero that live leaves out": (_want("spec.template.spec.hostIPC", False), Sync.ASK, "hostIPC"),
     "null declared": (_want("spec.paused", None), Sync.ASK, "null"),
+    # What is recorded as ours and not there, nobody took away: the server leaves it out.
+    "a zero of ours that live leaves out": (_drop("spec.template.spec.hostPID"), Sync.IN_SYNC, ""),
+    "an empty list of ours that live leaves out": (_drop(f"{CONTAINER}.command"), Sync.IN_SYNC, ""),
+    "a required list of ours that is empty and null": (_set(f"{CONTAINER}.command", None), Sync.IN_SYNC, ""),
+    "something of ours that live leaves out": (_drop("spec.replicas"), Sync.ASK, "spec.replicas"),
+    # An empty value may have become the default, but where the field tells it from nothing.
+    "an empty text that became the default": (
+        _set("spec.template.spec.schedulerName", "default-scheduler"),
+        Sync.ASK,
+        "schedulerName",
+    ),
+    "no replicas where one is live": (_want("spec.replicas", 0), Sync.DIFFERS, "spec.replicas"),
+    "a field of an atomic list that the server dropped": (
+        _want("spec.template.spec.tolerations", [{"key": "k", "operator": "Exists", "gated": "x"}]),
+        Sync.ASK,
+        "tolerations",
+    ),
+    "all metadata no longer declared": (_undeclare_metadata, Sync.DIFFERS, "metadata.labels"),
+    # An item recorded as a leaf is atomic.
+    "an atomic item of a keyed list": (_drop("status"), Sync.IN_SYNC, ""),
+    "an atomic item of a keyed list changed": (
+        _set("spec.template.spec.imagePullSecrets", [{"name": "pull", "more": "x"}]),
+        Sync.ASK,
+        "imagePullSecrets[name=pull]",
+    ),
     "a default inside an atomic list": (
         _set("spec.template.spec.tolerations", [{"key": "k", "operator": "Exists", "effect": ""}]),
         Sync.ASK,
@@ -109,7 +149,11 @@ ROWS: dict[str, tuple[Change, Sync, str]] = {
         Sync.ASK,
         "spec.selector",
     ),
-    "a key that is defaulted": (_undeclare(f"{CONTAINER}.ports.0.protocol"), Sync.ASK, "full key"),
+    "a key that was declared and is defaulted now": (
+        _undeclare(f"{CONTAINER}.ports.0.protocol"),
+        Sync.ASK,
+        "full key",
+    ),
     "an item's key in another type": (_set(f"{CONTAINER}.ports.0.containerPort", 8080.0), Sync.ASK, "containerPort"),
     "being deleted": (_set("metadata.deletionTimestamp", "2026-03-01T10:00:00Z"), Sync.UNKNOWN, "deleted"),
     "no managedFields": (_set("metadata.managedFields", []), Sync.ASK, "nothing as applied by us"),
@@ -129,6 +173,12 @@ ROWS: dict[str, tuple[Change, Sync, str]] = {
 def test_what_the_client_is_certain_of(name: str) -> None:
     change, sync, word = ROWS[name]
     desired = deployment()
+    desired["spec"]["template"]["spec"] |= {
+        "hostPID": False,
+        "schedulerName": "",
+        "imagePullSecrets": [{"name": "pull"}],
+    }
+    desired["spec"]["template"]["spec"]["containers"][0]["command"] = []
     live = applied(desired)
     desired = copy.deepcopy(desired)
     change(desired, live)
@@ -252,15 +302,18 @@ def test_a_configuration_key_we_drop_is_removed() -> None:
 
 
 def test_a_secret_is_never_shown() -> None:
-    desired = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {"key": "aHVudGVyMg=="}}
+    desired: Manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}}
+    desired["data"] = {"key": "aHVudGVyMg=="}
     live = applied(desired)
     live["data"]["key"] = "b3RoZXI="
     found = compare(desired, live)
     assert found.sync is Sync.DIFFERS
     assert "aHVudGVyMg" not in repr(found)
     assert "b3RoZXI" not in repr(found)
-    live["data"]["key"] = "aHVudGVyMg==\n"
-    assert compare(desired, live).sync is Sync.ASK
+    live["data"]["key"] = "aHVudGVyMh=="
+    assert compare(desired, live).sync is Sync.ASK, "the same bytes, encoded otherwise"
+    desired["data"]["key"] = "aHVu\ndGVyMh==\n"
+    assert compare(desired, live).sync is Sync.IN_SYNC, "line breaks are nothing"
 
 
 def test_an_object_nested_beyond_reason_asks() -> None:

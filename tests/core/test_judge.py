@@ -84,10 +84,14 @@ def test_a_recreated_object_is_not_the_one_we_applied() -> None:
     assert (facts.restarts, facts.job_id) == (0, "9b1c")
 
 
+#: The same configuration, written differently.
+_NESTED = {"taskmanager": {"numberOfTaskSlots": "2"}, "execution": {"checkpointing": {"interval": "60s"}}}
+
+
 @pytest.mark.parametrize(("answer", "sync"), [(None, Sync.ASK), (True, Sync.IN_SYNC), (False, Sync.DIFFERS)])
 def test_the_servers_answer_settles_a_doubt(answer: bool | None, sync: Sync) -> None:
     live = _live()
-    live["spec"]["jobManager"]["resource"]["cpu"] = 1.0
+    live["spec"]["flinkConfiguration"] = _NESTED
     assert _look(live, answer=answer)[0].sync is sync
 
 
@@ -105,7 +109,7 @@ REFUSED = Reason("DryRunRefused", "admission webhook pods.example.com does not s
 
 def test_a_refused_dry_run_leaves_the_judgement_to_the_client() -> None:
     live = _live()
-    live["spec"]["jobManager"]["resource"]["cpu"] = 1.0  # the same number, written differently
+    live["spec"]["flinkConfiguration"] = _NESTED
     assert _look(live)[0].sync is Sync.ASK
     verdict = _look(live, answer=REFUSED)[0]
     assert (verdict.sync, verdict.health) == (Sync.IN_SYNC, Health.HEALTHY)
@@ -151,9 +155,11 @@ def test_a_certain_difference_stays_one_whoever_refuses_to_answer() -> None:
 
 def test_lists_are_compared_by_name_where_their_items_have_one() -> None:
     declared = {"spec": {"containers": [{"name": "a", "image": "a:1"}, {"name": "b", "ports": [80], "env": []}]}}
-    live = {"spec": {"containers": [{"name": "b", "ports": [80]}, {"name": "sidecar"}, {"name": "a", "image": "a:1"}]}}
+    live = {"spec": {"containers": [{"name": "a", "image": "a:1"}, {"name": "sidecar"}, {"name": "b", "ports": [80]}]}}
     assert means_the_same(declared, live)
     assert not means_the_same(live, declared)
+    live["spec"]["containers"].reverse()
+    assert not means_the_same(declared, live), "an apply would put them in order"
     deep: Any = {}
     for _ in range(20_000):
         deep = {"a": deep}

@@ -16,7 +16,8 @@ from reconciler.core.managed_fields import (
     our_entries,
     set_value,
 )
-from reconciler.core.values import Relation, clean_text, pointer, quantity, relation, strictly_equal
+from reconciler.core.values import clean_text, pointer, quantity, strictly_equal
+from reconciler.core.whole_values import Relation, relation
 
 
 def _entry(manager: str, **more: Any) -> dict[str, Any]:
@@ -119,12 +120,12 @@ def test_what_python_calls_equal_is_not_always(left: Any, right: Any) -> None:
     [
         ({"a": 1}, {"a": 1}, Relation.EQUAL),
         ({"a": 1}, {"a": 1, "b": 2}, Relation.DOUBTFUL),
-        ({"a": 1, "b": ""}, {"a": 1}, Relation.DOUBTFUL),
+        ({"a": 1, "b": ""}, {"a": 1}, Relation.DIFFERENT),
         ({"a": 1, "b": "x"}, {"a": 1}, Relation.DIFFERENT),
         ({"a": 1}, {"a": 2, "b": 2}, Relation.DIFFERENT),
         ([1], [1, 2], Relation.DIFFERENT),
-        ([{"cpu": "1"}], [{"cpu": "1000m"}], Relation.DOUBTFUL),
-        (1, 1.0, Relation.DOUBTFUL),
+        ([{"cpu": "1"}], [{"cpu": "1000m"}], Relation.DIFFERENT),
+        (1.0, 1, Relation.EQUAL),
         (True, 1, Relation.DIFFERENT),
         ([], {}, Relation.DOUBTFUL),
         ("a", None, Relation.DIFFERENT),
@@ -132,6 +133,25 @@ def test_what_python_calls_equal_is_not_always(left: Any, right: Any) -> None:
 )
 def test_relations(desired: Any, live: Any, expected: Relation) -> None:
     assert relation(desired, live) is expected
+
+
+@pytest.mark.parametrize(
+    ("desired", "live", "place", "expected"),
+    [
+        ("1000m", "1", ("limits", "cpu"), Relation.EQUAL),
+        ("1Gi", "1073741824", ("limits", "memory"), Relation.DOUBTFUL),
+        ("1000m", "1", ("labels", "cpu"), Relation.DOUBTFUL),
+        ("", "default-scheduler", ("spec", "schedulerName"), Relation.DOUBTFUL),
+        (0, 10, ("httpGet", "periodSeconds"), Relation.DOUBTFUL),
+        (False, True, ("spec", "hostNetwork"), Relation.DIFFERENT),
+        ({"a": 1, "gated": "x"}, {"a": 1}, ("spec", "sources"), Relation.DOUBTFUL),
+        ({"matchLabels": {}, "matchExpressions": []}, {}, ("spec", "podSelector"), Relation.EQUAL),
+        ({"fieldPath": "x"}, {"fieldPath": "x", "apiVersion": "v1"}, ("valueFrom", "fieldRef"), Relation.EQUAL),
+        ({"fieldPath": "x"}, {"fieldPath": "x", "apiVersion": "v2"}, ("valueFrom", "fieldRef"), Relation.DOUBTFUL),
+    ],
+)
+def test_what_the_server_does_to_built_in_kinds(desired: Any, live: Any, place: Any, expected: Relation) -> None:
+    assert relation(desired, live, built_in=True, place=place) is expected
 
 
 def test_pointers() -> None:

@@ -93,7 +93,7 @@ def on_a_loop(work: Callable[[], Awaitable[None]]) -> None:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient_client(monkeypatch: pytest.MonkeyPatch) -> None:
     """Timeouts of the client that a test can wait for."""
     impatient(monkeypatch, 2.0)
 
@@ -111,7 +111,7 @@ async def ask(cluster: KubeCluster, verb: str, key: ObjectKey, uid: str) -> Any:
             return await cluster.delete("v1", key, uid)
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("impatient_client")
 @pytest.mark.parametrize("verb", ["get", "list", "apply", "delete"])
 def test_every_fault_has_its_error_and_is_asked_once(
     control_plane: ControlPlane, request: pytest.FixtureRequest, tmp_path: Path, verb: str
@@ -228,7 +228,7 @@ async def until_event_of(watch: AsyncIterator[WatchEvent], key: ObjectKey) -> No
         pass
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("impatient_client")
 def test_watches_fail_in_their_own_ways(
     control_plane: ControlPlane, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.controlplane
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient_client(monkeypatch: pytest.MonkeyPatch) -> None:
     """Timeouts and pauses that a test can wait for; what they are is not what is tested here."""
     impatient(monkeypatch, 3.0)
     monkeypatch.setattr(follow, "BACKOFF_START_S", 0.05)

@@ -33,7 +33,7 @@ def own_plane(assets: Assets) -> Iterator[ControlPlane]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient_client(monkeypatch: pytest.MonkeyPatch) -> None:
     """Timeouts and pauses of the client that a test can wait for."""
     impatient(monkeypatch, 3.0)
     monkeypatch.setattr(follow, "BACKOFF_START_S", 0.05)
@@ -56,7 +56,7 @@ def knows(observer: Observer, made: Manifest) -> bool:
     return observer.live(ObjectKey.of(made)) == made
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("impatient_client")
 def test_the_observer_lives_through_outages(own_plane: ControlPlane) -> None:
     """Directly, without the proxy: the errors are those of the real thing."""
     namespace = "default"

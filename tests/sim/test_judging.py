@@ -74,11 +74,13 @@ class Server:
         self.failures += 1
 
 
-def _doubtful(version: str = "7", cpu: Any = 1.0) -> Manifest:
+def _doubtful(version: str = "7", cpu: Any = 1) -> Manifest:
     """Live, and only the server can tell whether it is what is declared."""
     live = applied(flink_deployment())
     live["metadata"]["resourceVersion"] = version
     live["spec"]["jobManager"]["resource"]["cpu"] = cpu
+    nested = {"taskmanager": {"numberOfTaskSlots": "2"}, "execution": {"checkpointing": {"interval": "60s"}}}
+    live["spec"]["flinkConfiguration"] = nested
     return live
 
 
