@@ -6,6 +6,7 @@ STAMP  := $(VENV)/.installed
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
 SEEDS ?= 200
+CHAOS_SEED ?= 1
 BENCH ?=
 
 .DEFAULT_GOAL := help
@@ -54,9 +55,10 @@ bench: control-plane  ## Run the benchmarks and write raw results to bench/resul
 sim: $(STAMP)  ## Run 200 seeds of the simulator with all its invariants (SEEDS=n)
 	$(BIN)/python -m reconciler.sim --seeds $(SEEDS)
 
-soak: $(STAMP)  ## The long proof: 10,000 seeds of the simulator
+soak: $(STAMP)  ## The long proofs: 10,000 seeds of the simulator, mutants, an hour of chaos on a real API server
 	$(BIN)/python -m reconciler.sim --seeds 10000 --output bench/results/soak.json
 	$(BIN)/python -m tests.sim.mutants
+	$(BIN)/python -m tests.chaos --seed $(CHAOS_SEED) --minutes 60 --output bench/results/chaos.json
 
 docs: $(STAMP)  ## Check the docs against the code: links, commands, settings, examples
 	$(BIN)/python -m pytest -q tests/test_docs.py tests/core/test_spec_pages.py
