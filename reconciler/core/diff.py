@@ -102,6 +102,14 @@ def content_digest(live: Manifest) -> str:
     return digest_of([_stable(live, FIELD_MANAGER), records], length=32)
 
 
+def variant_digest(live: Manifest) -> str:
+    """The same without what every cluster has of its own: equal objects on different clusters have it in common."""
+    kept, own = _stable(live, FIELD_MANAGER), ("uid", "creationTimestamp", "selfLink")
+    kept["metadata"] = {name: value for name, value in kept["metadata"].items() if name not in own}
+    managers = sorted({str(entry.get("manager")) for entry in entries_of(live) if entry.get("subresource") != "status"})
+    return digest_of([kept, managers], length=32)
+
+
 def _stable(manifest: Manifest, manager: str) -> Manifest:
     kept = {name: value for name, value in manifest.items() if name not in ("metadata", "status")}
     metadata = manifest.get("metadata") or {}

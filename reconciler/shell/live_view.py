@@ -25,6 +25,7 @@ from reconciler.core.predict import predicted
 from reconciler.core.values import clean_text
 from reconciler.shell.asking import AskError, find_application, find_cluster
 from reconciler.shell.daemon import Daemon
+from reconciler.shell.foresight import foreseen
 from reconciler.shell.live import NotSeen
 from reconciler.shell.looks import Look, all_looks, goals_of, looks
 from reconciler.shell.ports import Tx
@@ -58,13 +59,19 @@ async def diff(
         raise AskError("invalid-value", f"against={against!r}", f"one of {', '.join(AGAINST)}")
     parts: list[ObjectDiff] = []
     looked = await chosen(daemon, name, cluster)
+    sent: dict[Target, SentRelease] = {}
     for look in looked:
-        parts += await _target_diff(daemon, look, against)
+        parts += await _target_diff(daemon, look, against, sent)
+    if against == "git":
+        parts = await foreseen(daemon, parts, sent)
     outdated = sum(bool(look.assigned and look.goal) and look.goal != look.assigned for look in looked)
     return {"objects": [part.as_json() for part in parts], "against": against, "outdated": outdated}
 
 
-async def _target_diff(daemon: Daemon, look: Look, against: str) -> list[ObjectDiff]:
+async def _target_diff(
+    daemon: Daemon, look: Look, against: str, foretold: dict[Target, SentRelease]
+) -> list[ObjectDiff]:
+    """The objects of one target. `foretold` is given what is to be sent of a release that is not assigned yet."""
     digest = look.goal if against == "git" or not look.assigned else look.assigned
     release = await _release(daemon, look, digest)
     if release is None:
@@ -82,6 +89,7 @@ async def _target_diff(daemon: Daemon, look: Look, against: str) -> list[ObjectD
         ]
     parts = [_object_diff(daemon, look.target, key, sent, verdicts.get(key)) for key in sent.objects]
     if digest != look.assigned:
+        foretold[look.target] = sent
         before = await _release(daemon, look, look.assigned)
         gone = [item for item in before.objects if ObjectKey.of(item) not in sent.objects] if before else []
         parts += [_dropped(look.target, manifest) for manifest in reversed(gone)]
