@@ -46,6 +46,8 @@ from reconciler.shell.releases import Releases, SentRelease
 from reconciler.shell.retries import RETRY_MAX_S, WHOLE_LANE, Retries, Retry
 
 IDLE_CHECK_MAX_S = 90.0
+#: How much of its limit a cluster may be silent before it is asked whether it is there.
+IDLE_CHECK_SHARE = 0.75
 #: Followed while nothing is assigned to the cluster, so that it is heard from: every cluster serves it.
 HEARTBEAT = Kind("v1", "Namespace")
 
@@ -238,9 +240,12 @@ class Lane:
             for key, manifest in sent.objects.items():
                 kinds.add(Kind(str(manifest["apiVersion"]), key.kind))
                 of_target.setdefault(target, set()).add(GroupKind.of(key))
-        for item in loaded.inventory:
-            if all(kind.group_kind != GroupKind.of(item.key) for kind in kinds):
-                kinds.add(Kind(item.api_version, item.key.kind))
+        declared = {kind.group_kind for kind in kinds}
+        kinds |= {
+            Kind(item.api_version, item.key.kind)
+            for item in loaded.inventory
+            if GroupKind.of(item.key) not in declared
+        }
         policies = {source: policies_from_text(text) for source, text in loaded.health.items()}
         of_source = {target: policies.get(row.source, NO_POLICIES) for target, row in self._assigned.items()}
         self.judging.follow(of_source)
@@ -258,7 +263,8 @@ class Lane:
         self._paced_for = board.watchers_of_cluster(self.name)
         waited_for = {kind for target in board.watched_on(self.name) for kind in self._kinds.get(target, ())}
         if not self._busy and not self._paced_for:
-            check_s = max(check_s, min(self.document.stale_after_s / 2, IDLE_CHECK_MAX_S))
+            # Longer than API servers take from one bookmark to the next: a watch that is well is asked for nothing.
+            check_s = max(check_s, min(self.document.stale_after_s * IDLE_CHECK_SHARE, IDLE_CHECK_MAX_S))
         self.observer.set_intervals(check_s=check_s, resync_s=self.resync_interval_s, waited_for=waited_for)
 
     # ---- performing --------------------------------------------------------------------------------------------
