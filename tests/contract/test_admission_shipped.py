@@ -263,11 +263,11 @@ def test_what_is_not_written_yet_is_not_asked_about(hand: Hand) -> None:
 
 
 def test_under_a_webhook_that_refuses_dry_run_the_client_judges_and_says_so(hand: Hand) -> None:
-    """An empty value is declared, so only the server could tell; it refuses, and that is shown and is no failure."""
-    declared = config_map(a="1") | {"binaryData": {}}
+    """The record of owners is gone, so only the server could tell; it refuses, and that is shown and is no failure."""
     with hand.api.webhook("effects", lambda _: Answer(), side_effects="Some"):
-        assert said(hand.apply(declared)) == ("done", None)
-        eyes = Eyes(hand, declared)
+        assert said(hand.apply(config_map(a="1"))) == ("done", None)
+        hand.api.merge("configmaps", "a", {"metadata": {"managedFields": [{}]}}).expect(200)
+        eyes = Eyes(hand, config_map(a="1"))
         verdicts = [eyes.look() for _ in range(2)]
         assert [verdict.sync for verdict in verdicts] == [Sync.IN_SYNC] * 2
         assert verdicts[0].by_client
