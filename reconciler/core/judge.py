@@ -42,8 +42,9 @@ RECONCILE_ANNOTATION = "reconciler.dev/reconcile"
 #: Worst last. Unknown is worst: nothing may be concluded from the rest while a part was not seen.
 _SYNC_ORDER = (Sync.IN_SYNC, Sync.ASK, Sync.DIFFERS, Sync.MISSING, Sync.UNKNOWN)
 #: Of several equally healthy objects the one that says most gives the reason: a running job before a finished one (it
-#: still has to bake), and both before kinds that are healthy by being there.
-_TELLING = {"Present": 0, "JobFinished": 1}
+#: still has to bake), and both before what is only there for them.
+_THERE = ("Present", "Active", "Bound", "AddressAssigned", "ScalingActive", "EnoughPods", "Established", "Ready")
+_TELLING = {**dict.fromkeys(_THERE, 0), "JobFinished": 1}
 
 
 #: What the server says to "would an apply change anything?": no (True: live is equal), yes (what would change; False if
