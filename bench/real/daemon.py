@@ -80,7 +80,7 @@ class Daemon:
             "checkInterval": check,
             "resyncInterval": resync,
             "logLevel": "warning",
-            "repositories": [{"name": "fleet", "url": repository, "poll": poll}],
+            "repositories": [{"name": "fleet", "url": repository, "poll": poll, "impersonate": {"user": "none"}}],
             "clusters": {name: {"kubeconfig": str(path)} for name, path in sorted(kubeconfigs.items())},
             "allow": {"protocols": ["file"]},
             "limits": {"writesPerSecond": WRITES_MAX, "perCluster": WRITES_MAX},

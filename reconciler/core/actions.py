@@ -16,8 +16,8 @@ from reconciler.core.model import InventoryItem, Reason, Rollout, RolloutTarget,
 @dataclass(frozen=True, slots=True)
 class Apply:
     """Assign `digest` to `target` and write every object of that release that is not in sync. `purpose` is start,
-    rollback or heal; a heal assigns nothing new, `streak` says which heal in a row it is and `fields` what is repaired.
-    `attempt` makes the intents' identities. Older intents of the target that are still pending are abandoned."""
+    rollback or heal; a heal assigns nothing new, and `streak` says which heal in a row it is. `attempt` makes the
+    intents' identities. Older intents of the target that are still pending are abandoned."""
 
     target: Target
     digest: str
@@ -25,7 +25,6 @@ class Apply:
     attempt: int
     revision: str = ""
     streak: int = 0
-    fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

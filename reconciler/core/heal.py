@@ -10,10 +10,10 @@ writes a field three times against us is not fought for ever: it is Contested, a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from reconciler.core.actions import Alert, Apply, Contested, Cost, Step, Wait
-from reconciler.core.model import Assignment, Now, Reason, RolloutTarget, Sync, Target, TargetVerdict
+from reconciler.core.model import Assignment, Now, ObjectKey, Reason, RolloutTarget, Sync, Target, TargetVerdict
 from reconciler.core.observation import Observation
 from reconciler.core.values import clean_text
 
@@ -61,9 +61,11 @@ def is_ownership_only(verdict: TargetVerdict) -> bool:
     return bool(differing) and all(part.ownership_only for part in differing)
 
 
-def drifted_fields(verdict: TargetVerdict) -> tuple[str, ...]:
-    """The fields that differ, each with its object, bounded: what is counted when two controllers fight over one."""
-    names = (f"{part.key}: {name}" if name else str(part.key) for part in verdict.objects for name in part.drifted)
+def drifted_fields(verdict: TargetVerdict, of: Collection[ObjectKey] | None = None) -> tuple[str, ...]:
+    """The fields that differ (on the objects `of`), each with its object, bounded: what is counted, once a repair has
+    been written, when two controllers fight over one."""
+    parts = [part for part in verdict.objects if of is None or part.key in of]
+    names = (f"{part.key}: {name}" if name else str(part.key) for part in parts for name in part.drifted)
     return tuple(itertools.islice(names, FIELDS_COUNTED_MAX))
 
 
@@ -100,15 +102,7 @@ def decide_heal(
         return Wait(str(target), reason, not_before)
     broken = [part for part in verdict.objects if part.sync in (Sync.DIFFERS, Sync.MISSING)]
     disruptive = [part for part in broken if part.key.kind in RESTARTING_KINDS and not part.ownership_only]
-    heal = Apply(
-        target,
-        assignment.digest,
-        "heal",
-        assignment.heal_count + 1,
-        assignment.revision,
-        streak + 1,
-        drifted_fields(verdict),
-    )
+    heal = Apply(target, assignment.digest, "heal", assignment.heal_count + 1, assignment.revision, streak + 1)
     # What changes owners only disrupts nothing: no restart, and a bake goes on.
     return Step(target, None if is_ownership_only(verdict) else row, (heal,), Cost(restarts=1 if disruptive else 0))
 

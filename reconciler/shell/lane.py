@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from reconciler.core.documents import Cluster
+from reconciler.core.heal import drifted_fields
 from reconciler.core.health_rules import NO_POLICIES, policies_from_text
 from reconciler.core.model import (
     Assignment,
@@ -42,6 +43,7 @@ from reconciler.shell.logs import event
 from reconciler.shell.observe import Kind, Observer
 from reconciler.shell.perform import Later, Wanted, perform
 from reconciler.shell.ports import AuditRow, Tx
+from reconciler.shell.record import record_results
 from reconciler.shell.releases import Releases, SentRelease
 from reconciler.shell.retries import RETRY_MAX_S, WHOLE_LANE, Retries, Retry
 
@@ -242,9 +244,7 @@ class Lane:
                 of_target.setdefault(target, set()).add(GroupKind.of(key))
         declared = {kind.group_kind for kind in kinds}
         kinds |= {
-            Kind(item.api_version, item.key.kind)
-            for item in loaded.inventory
-            if GroupKind.of(item.key) not in declared
+            Kind(item.api_version, item.key.kind) for item in loaded.inventory if GroupKind.of(item.key) not in declared
         }
         policies = {source: policies_from_text(text) for source, text in loaded.health.items()}
         of_source = {target: policies.get(row.source, NO_POLICIES) for target, row in self._assigned.items()}
@@ -320,7 +320,7 @@ class Lane:
                     break
         finally:
             if results:
-                await self._commit(target, results)
+                await self._commit(target, results, intents)
         return later
 
     def _epoch(self) -> int:
@@ -373,12 +373,16 @@ class Lane:
             return Later(Reason("WriteLimit", "the write limit is spent for now"), after_s=max(wait_s, 0.0))
         return None
 
-    async def _commit(self, target: Target, results: list[IntentResult]) -> None:
+    async def _commit(self, target: Target, results: list[IntentResult], intents: list[Intent]) -> None:
         # What was seen before these writes must not be decided upon after they are recorded: live would seem to differ
         # with nothing pending. Transactions are done in the order they are asked for, so it is enough to take it back.
-        self.context.board.verdicts.pop(target, None)
+        verdict = self.context.board.verdicts.pop(target, None)
+        done = {result.intent for result in results if result.state is IntentState.DONE}
+        keys = {intent.key for intent in intents if intent.purpose == "heal" and intent.id in done}
+        healed = [(target, name) for name in drifted_fields(verdict, keys)] if verdict is not None and keys else []
+        now = self.context.clock.now()
         # Where another daemon has the store by now, this raises FencedError and ends the lane: it writes nothing more.
-        await self.context.store.transact(f"result:{self.name}", lambda tx: tx.finish_intents(results))
+        await self.context.store.transact(f"result:{self.name}", lambda tx: record_results(tx, results, healed, now))
         self.judging.mark_target(target)
         if self._unit is not None:
             self._unit.wake(INTENTS)

@@ -6,7 +6,7 @@ what it does, so that recording the same decision twice stores it once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from reconciler.core.actions import (
@@ -31,6 +31,7 @@ from reconciler.core.heal import CONTESTED_WINDOW_S, HEALS_LEDGER, drifted_field
 from reconciler.core.model import (
     Assignment,
     Intent,
+    IntentResult,
     InventoryItem,
     InventoryPhase,
     Now,
@@ -114,8 +115,6 @@ def _record_action(tx: Tx, owner: str, source: str, rollout_id: str, action: Act
         case Apply():
             _record_apply(tx, owner, source, action, now)
             if action.purpose == "heal":
-                for name in action.fields:
-                    tx.spend(HEALS_LEDGER, heal_scope(action.target, name), 1, now.wall)
                 message = f"live differs from the assigned release {action.digest[:12]}; repairing it"
                 _audit(tx, "event", Reason("Healing", message), now, source, rollout_id, action.target)
             return {action.target.cluster}
@@ -173,6 +172,13 @@ def settle_contest(tx: Tx, assignment: Assignment, now: Now) -> None:
     if spent > 0:
         tx.spend(HEALS_LEDGER, scope, -spent, now.wall)
     tx.put_assignment(replace(assignment, contested=""))
+
+
+def record_results(tx: Tx, results: Sequence[IntentResult], healed: Iterable[tuple[Target, str]], now: Now) -> None:
+    """What became of a lane's intents (T2). A repair counts once it is written: what was refused is no fight."""
+    tx.finish_intents(results)
+    for target, name in healed:
+        tx.spend(HEALS_LEDGER, heal_scope(target, name), 1, now.wall)
 
 
 def heals_of(tx: Tx, verdicts: Mapping[Target, TargetVerdict], now: Now) -> dict[Target, dict[str, int]]:

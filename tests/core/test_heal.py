@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reconciler.core.actions import Alert, Apply, Contested, Cost, Step, Wait
-from reconciler.core.heal import HEAL_DELAY_MAX_S, HEAL_FORGET_S, decide_heal, heal_delay_s
+from reconciler.core.heal import HEAL_DELAY_MAX_S, HEAL_FORGET_S, decide_heal, drifted_fields, heal_delay_s
 from reconciler.core.model import Assignment, ClusterView, RolloutState, Sync, TargetState
 from reconciler.core.observation import IntentSummary, Observation
 from tests.core.decisions import CONFIG, NEW, OLD, Fleet, applies, flown, part, target_of, time_at, verdict, wave
@@ -191,11 +191,10 @@ def test_a_policy_that_only_reports_repairs_nothing() -> None:
     assert found.reason.code == "SelfHealOff"
 
 
-def test_a_repair_says_which_fields_it_is_about() -> None:
-    step = heal(found=drifted())
-    assert isinstance(step, Step)
-    assert isinstance(step.actions[0], Apply)
-    assert step.actions[0].fields == (FIELD,)
+def test_fields_are_counted_of_the_objects_that_were_written() -> None:
+    found = drifted()
+    assert drifted_fields(found) == drifted_fields(found, {found.objects[0].key}) == (FIELD,)
+    assert drifted_fields(found, {found.objects[1].key}) == ()
 
 
 @pytest.mark.parametrize(("heals", "contested"), [(0, False), (2, False), (3, True), (9, True)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,14 @@ def test_unusual_schemas_say_no_more_than_the_server(control_plane: ControlPlane
         assert await taken(kube, good)
         assert await reasons(schemas, good) == []
         outcomes = set()
-        # Which document the index names is settled: none of this asks the server again.
+        # Which document the index names is settled: none of this asks the server again. It names that of a new
+        # definition a moment after the definition is served.
+        bad = custom("Odd", {**ODD_VALUE, "nobody-knows": 1})
+        until = time.monotonic() + 60
+        while not await reasons(schemas, bad):
+            assert time.monotonic() < until, "the index does not name the document of the definition"
+            await asyncio.sleep(0.2)
+            await kube.schema_index(fresh=True)
         index = await kube.schema_index()
         for path, other in changes(good):
             if is_identity(path):
