@@ -94,10 +94,15 @@ def test_creations_and_deletions_in_doubt_are_read_again(control_plane: ControlP
 
 
 def confirmed_gone(faulty: FaultyFleet, path: str, since: int) -> bool:
-    """True once the daemon has asked for what is at `path` after its deletion, and was told that it is gone."""
+    """True once the daemon was told that what was at `path` is gone: by a look after its deletion, or by the answer to
+    a deletion that no fault took away."""
     entries = faulty.entries(path, since)
     deleted = next((place for place, entry in enumerate(entries) if entry.method == "DELETE"), len(entries))
-    return any(entry.method == "GET" and entry.status == 404 for entry in entries[deleted:])
+    return any(
+        (entry.method == "GET" and entry.status == 404)
+        or (entry.method == "DELETE" and entry.status == 200 and not entry.fault)
+        for entry in entries[deleted:]
+    )
 
 
 WORDS: list[tuple[Fault | Certificate, str]] = [
