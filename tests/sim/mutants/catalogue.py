@@ -126,8 +126,8 @@ MUTANTS = (
     _mutant(
         "heal-to-what-git-asks-for",
         "core.heal",
-        '        assignment.digest,\n        "heal",\n',
-        '        row.to_digest if row is not None else assignment.digest,\n        "heal",\n',
+        'Apply(target, assignment.digest, "heal",',
+        'Apply(target, row.to_digest if row is not None else assignment.digest, "heal",',
         story="test_hunts:test_a_target_that_waits_is_repaired_to_what_it_has_and_not_to_what_comes",
     ),
     _mutant(
