@@ -102,12 +102,14 @@ class Chaos:
 
     def _live(self, fleet: LiveFleet, proxy: FaultProxy, operator: ExitStack, until: float) -> None:
         proxy.draw(RandomFaults(self.seed, RATES))
-        daemon = ExitStack()
+        daemon, begun = ExitStack(), time.monotonic()
         process = daemon.enter_context(fleet.daemon())
         try:
             while time.monotonic() < until:
                 time.sleep(self._random.uniform(0.3, 2.0))
                 action = self._random.choices(*zip(*ACTIONS.items(), strict=True))[0]
+                if action in RESTARTING and not self._affords(time.monotonic() - begun):
+                    continue
                 if action == "daemon-kill" or process.process.poll() is not None:
                     if process.process.poll() is not None:
                         raise ChaosError(f"the daemon ended by itself:\n{fleet.log()[-4000:]}")
@@ -119,6 +121,12 @@ class Chaos:
                 self._check(proxy)
         finally:
             daemon.close()
+
+    def _affords(self, elapsed_s: float) -> bool:
+        """Restarts are limited to so many an hour and cluster, and what is above that waits, as it should: then a run
+        could not converge before the hour is over."""
+        done = sum(self.counts[action] for action in RESTARTING)
+        return done < RESTARTS_AT_ONCE + RESTARTS_PER_HOUR * elapsed_s / 3600
 
     def _act(self, action: str, fleet: LiveFleet, operator: ExitStack) -> None:
         match action:
@@ -270,6 +278,10 @@ ACTIONS: dict[str, float] = {
     "commit": 8, "edit": 10, "edit-job": 4, "delete": 6, "cluster-away": 3, "daemon-kill": 2, "etcd-paused": 1,
     "apiserver-killed": 1,
 }  # fmt: skip
+#: What restarts the job, and so spends of the hour's restarts: fewer than policies/limits.yaml allows.
+RESTARTING = ("commit", "edit-job")
+RESTARTS_AT_ONCE = 15
+RESTARTS_PER_HOUR = 30
 OUTAGES = {
     "etcd-paused": ("etcd", "pause", "resume"),
     "apiserver-killed": ("kube-apiserver", "kill", "start"),
