@@ -11,13 +11,13 @@ from random import Random
 
 import pytest
 
-from reconciler.core.model import Manifest, Now, ObjectKey
+from reconciler.bootstrap import WallClock
+from reconciler.core.model import Manifest, ObjectKey
 from reconciler.shell import kube_cluster, kube_exchange
 from reconciler.shell.follow import Kind
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_http import transport_from_kubeconfig
 from reconciler.shell.observe import Observer
-from reconciler.shell.ports import Timer
 from reconciler.shell.scope import Scope
 from tests.control_plane.server import ADMINISTRATOR, ControlPlane, call
 from tests.faults.proxy import FaultProxy
@@ -93,17 +93,6 @@ def truth(plane: ControlPlane, namespace: str) -> dict[ObjectKey, Manifest]:
     return {ObjectKey.of(item): item for item in found if OWNER in (item["metadata"].get("labels") or {})}
 
 
-class LoopClock:
-    """The policy clock on the loop's own time."""
-
-    def now(self) -> Now:
-        time_s = asyncio.get_running_loop().time()
-        return Now(time_s, time_s, 1)
-
-    def call_at(self, monotonic_s: float, callback: Callable[[], None]) -> Timer:
-        return asyncio.get_running_loop().call_at(monotonic_s, callback)
-
-
 @asynccontextmanager
 async def observing(
     cluster: KubeCluster, label: str, *, check_interval_s: float = 0.3, watch_idle_s: float = 60.0
@@ -117,7 +106,7 @@ async def observing(
 
     observer = Observer(
         cluster,
-        clock=LoopClock(),
+        clock=WallClock(1, asyncio.get_running_loop()),
         scope=scope,
         selector=f"{OWNER}={label}",
         jitter=Random(3).random,

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from reconciler.core.model import Manifest, Now, ObjectKey
+from reconciler.bootstrap import WallClock
+from reconciler.core.model import Manifest, ObjectKey
 from reconciler.shell import kube_errors as errors
 from reconciler.shell.follow import Kind
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_http import transport_from_kubeconfig
 from reconciler.shell.live import NOT_SEEN
 from reconciler.shell.observe import Observer
-from reconciler.shell.ports import Timer
 from reconciler.shell.scope import Scope
 from reconciler.shell.transport import Request
 from tests.control_plane.server import ControlPlane
@@ -236,17 +236,6 @@ async def test_watch(control_plane: ControlPlane, request: pytest.FixtureRequest
             assert (event.type, event.key) == ("DELETED", ObjectKey.of(first))
 
 
-class LoopClock:
-    """The policy clock on the loop's own time."""
-
-    def now(self) -> Now:
-        time_s = asyncio.get_running_loop().time()
-        return Now(time_s, time_s, 1)
-
-    def call_at(self, monotonic_s: float, callback: Callable[[], None]) -> Timer:
-        return asyncio.get_running_loop().call_at(monotonic_s, callback)
-
-
 @on_a_loop
 async def test_the_observer_follows_a_real_cluster(control_plane: ControlPlane, request: pytest.FixtureRequest) -> None:
     failures: list[BaseException] = []
@@ -261,7 +250,7 @@ async def test_the_observer_follows_a_real_cluster(control_plane: ControlPlane, 
         scope = Scope("test", on_failure=lambda _name, error: failures.append(error))
         observer = Observer(
             cluster,
-            clock=LoopClock(),
+            clock=WallClock(1, asyncio.get_running_loop()),
             scope=scope,
             selector=f"{OWNER}=observed",
             jitter=Random(3).random,
