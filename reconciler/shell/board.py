@@ -6,6 +6,7 @@ Lanes publish verdicts and cluster views; sources and rollouts read them and lea
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -39,6 +40,7 @@ class Board:
     _watching: dict[str, frozenset[Target]] = field(default_factory=dict)
     _watchers: dict[Target, list[str]] = field(default_factory=dict)
     _by_cluster: dict[str, dict[str, list[Target]]] = field(default_factory=dict)
+    _version: Counter[str] = field(default_factory=Counter)
 
     def watch(self, unit: str, targets: Iterable[Target]) -> None:
         """Have `unit` woken when the verdict on one of `targets`, or what is known of its cluster, changes."""
@@ -46,11 +48,13 @@ class Board:
         for target in sorted(self._watching[unit]):
             self._watchers.setdefault(target, []).append(unit)
             self._by_cluster.setdefault(target.cluster, {}).setdefault(unit, []).append(target)
+            self._version[target.cluster] += 1
 
     def unwatch(self, unit: str) -> None:
         """Forget `unit`. May be called twice."""
         for target in sorted(self._watching.pop(unit, frozenset())):
             self._by_cluster.get(target.cluster, {}).pop(unit, None)
+            self._version[target.cluster] += 1
             left = [name for name in self._watchers.get(target, ()) if name != unit]
             if left:
                 self._watchers[target] = left
@@ -64,6 +68,10 @@ class Board:
     def watchers_of_cluster(self, cluster: str) -> tuple[str, ...]:
         """All units that watch a target on `cluster`, the oldest first."""
         return tuple(self._by_cluster.get(cluster, ()))
+
+    def watched_version(self, cluster: str) -> int:
+        """A number that is another one whenever `watched_on` may say something else."""
+        return self._version[cluster]
 
     def watched_on(self, cluster: str) -> list[Target]:
         """The targets on `cluster` that a unit watches, sorted."""

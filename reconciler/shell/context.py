@@ -12,8 +12,13 @@ from reconciler.shell.hub import Hub
 from reconciler.shell.metrics import Metrics
 from reconciler.shell.ports import Clock, Store
 
-#: What a lane is woken with when there may be intents or assignments that it has not seen.
+#: What a lane is woken with when there may be intents or assignments that it has not seen, of whatever application.
 INTENTS = ("intents",)
+
+
+def intents_of(application: str) -> tuple[str, str]:
+    """The same, of one application: the lane reads what the store says of that one alone."""
+    return ("intents", application)
 
 
 @dataclass(frozen=True, slots=True)

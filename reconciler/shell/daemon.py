@@ -23,7 +23,7 @@ from reconciler.core.health import Thresholds
 from reconciler.core.model import ClusterView, Reason
 from reconciler.shell.board import Board, ClusterEntry
 from reconciler.shell.cluster_schemas import ClusterSchemas, SchemaShelf
-from reconciler.shell.context import Context
+from reconciler.shell.context import INTENTS, Context
 from reconciler.shell.evaluation import HealthEvaluations
 from reconciler.shell.hub import Hub
 from reconciler.shell.judging import Judging
@@ -34,6 +34,7 @@ from reconciler.shell.logs import event
 from reconciler.shell.metrics import Metrics
 from reconciler.shell.observe import Observer
 from reconciler.shell.outbox import OUTBOX, OutboxUnit
+from reconciler.shell.performing import Performing
 from reconciler.shell.ports import Clock, Evaluator, Notifier, Source, Store, Tx
 from reconciler.shell.releases import Releases
 from reconciler.shell.retention import INTERVAL_S, RETENTION, RetentionUnit
@@ -225,7 +226,7 @@ class Daemon:
             elif lane.document != cluster:
                 lane.document = cluster
                 self.board.clusters[name].region = cluster.labels.get("region", "")
-                self.hub.wake(lane_name(name), ("intents",))
+                self.hub.wake(lane_name(name), INTENTS)
 
     def _start_lane(self, cluster: Cluster) -> None:
         connected = self.ports.connect(cluster)
@@ -247,8 +248,6 @@ class Daemon:
             self.context,
             cluster,
             connected,
-            ClusterSchemas(connected, self._shelf, self.ports.log, self.ports.metrics),
-            WriteLimits(Limiter(per_cluster, per_cluster), self._fleet_limiter),
             self._releases,
             Judging(settings.thresholds, settings.check_interval_s, self._evaluations),
             self.ports.log,
@@ -265,6 +264,15 @@ class Daemon:
             check_interval_s=settings.check_interval_s,
             resync_interval_s=settings.resync_interval_s,
             metrics=self.ports.metrics,
+        )
+        lane.performing = Performing(
+            self.context,
+            lane,
+            connected,
+            ClusterSchemas(connected, self._shelf, self.ports.log, self.ports.metrics),
+            WriteLimits(Limiter(per_cluster, per_cluster), self._fleet_limiter),
+            self._scope,
+            self.ports.log,
         )
         self.lanes[cluster.name] = lane
         self.board.clusters[cluster.name] = ClusterEntry(lane.view, lane.freshness, region)

@@ -67,7 +67,9 @@ async def foreseen(
         if lane is None or sent is None or not asked or part.key not in sent.objects:
             told.append(part)
             continue
-        unfit = await lane.schemas.reasons({part.key: sent.objects[part.key]}, kinds_brought(sent.objects.values()))
+        unfit = await lane.performing.schemas.reasons(
+            {part.key: sent.objects[part.key]}, kinds_brought(sent.objects.values())
+        )
         if part.key in unfit:
             why = unfit[part.key]
             told.append(replace(part, verdict="differs", message=f"{why.code}: {why.message}"))
@@ -94,7 +96,7 @@ async def _asked(
     daemon: Daemon, lane: Lane, part: ObjectDiff, sent: SentRelease, live: Manifest | NotSeen | None
 ) -> _Foreseen:
     """One dry-run, within the cluster's write limits."""
-    if lane.limits.take(daemon.ports.clock.now().monotonic) is not None:
+    if lane.performing.limits.take(daemon.ports.clock.now().monotonic) is not None:
         return _Foreseen(None)
     cluster = lane.kube.acting_for(sent.source)
     try:

@@ -9,9 +9,9 @@ applied, as it would at every apply.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from reconciler.core.apply_rules import ObjectRule
 from reconciler.core.as_sent import as_sent
@@ -46,6 +46,8 @@ from reconciler.shell.releases import SentRelease
 
 DRY_RUNS_REMEMBERED_MAX = 10_000
 ANSWER_LIFETIME_S = 6 * 3600.0
+#: Targets that are judged before anything else has its turn, and before the first of them is published.
+JUDGED_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,20 @@ class _Remembered:
 
     answer: Answer
     until_s: float
+
+
+class Writes(Protocol):
+    """What judging has to know of the writes of its cluster."""
+
+    limits: WriteLimits
+
+    def is_pending(self, target: Target) -> bool:
+        """True if something is still to be written there."""
+        ...
+
+    def is_unsettled(self, target: Target) -> bool:
+        """True while it is being written, or was and that is not known here yet."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +107,6 @@ class Judging:
         self._dropped: set[Target] = set()
         self._answers: dict[tuple[str, ...], _Remembered] = {}
         self._server_says: dict[tuple[Target, ObjectKey], tuple[Change, ...]] = {}
-        #: Targets with writes to come: of these it is known why they differ, and nothing is asked.
-        self.unwritten: set[Target] = set()
         self._wall_at_zero_s: float | None = None
 
     def load(self, facts: dict[tuple[Target, ObjectKey], Facts]) -> None:
@@ -118,65 +132,71 @@ class Judging:
         """True if something about `target` changed that is not judged yet: its verdict is not getting any fresher."""
         return target in self._dirty
 
-    def assign(self, target: Target, sent: SentRelease) -> None:
-        """`target` is to have `sent` now. Facts of another release do not count against this one."""
+    def assign(
+        self, target: Target, sent: SentRelease, items: Mapping[ObjectKey, InventoryItem], policies: HealthPolicies
+    ) -> None:
+        """`target` is to have `sent` now, `items` is its inventory, and `policies` are the health policies of its
+        source. Facts of another release do not count against this one."""
         known = self._sent.get(target)
-        if known is not None and known.identity == sent.identity:
-            return
-        if known is not None:
-            for key in known.objects:
-                self._target_of.pop(key, None)
-                if known.digest != sent.digest:
-                    self._facts.pop((target, key), None)
-        self._sent[target] = sent
-        for key in sent.objects:
-            self._target_of[key] = target
-        self._dirty.add(target)
-
-    def follow(self, policies: Mapping[Target, HealthPolicies]) -> None:
-        """These health policies judge the targets' objects from now on; those that are not named have none."""
-        kept = {target: found for target, found in policies.items() if found.policies}
-        for target in self._policies.keys() | kept.keys():
-            if self._policies.get(target) != kept.get(target):
-                self._dirty.add(target)
-        self._policies = kept
-
-    def keep(self, targets: set[Target], inventory: Iterable[InventoryItem]) -> None:
-        """Forget targets that are assigned nothing any more, and take in the inventory."""
-        for target in sorted(set(self._sent) - targets):
-            for key in self._sent.pop(target).objects:
+        if known is None or known.identity != sent.identity:
+            for key in known.objects if known is not None else ():
                 if self._target_of.get(key) == target:
                     del self._target_of[key]
-                self._server_says.pop((target, key), None)
-                self._facts.pop((target, key), None)
-            self._unwell.pop(target, None)
-            self._dirty.discard(target)
-            self._dropped.add(target)
-        items: dict[Target, dict[ObjectKey, InventoryItem]] = {}
-        for item in inventory:
-            items.setdefault(item.target, {})[item.key] = item
-        self._dirty.update(target for target in self._sent if items.get(target) != self._items.get(target))
-        self._items = items
+                if known is not None and known.digest != sent.digest:
+                    self._facts.pop((target, key), None)
+            self._sent[target] = sent
+            for key in sent.objects:
+                self._target_of[key] = target
+            self._dirty.add(target)
+            self._dropped.discard(target)
+        if self._items.get(target) != items:
+            self._items[target] = dict(items)
+            self._dirty.add(target)
+        if self._policies.get(target, NO_POLICIES) != policies:
+            self._policies[target] = policies
+            self._dirty.add(target)
 
-    async def judge(self, observer: Observer, kube: KubeCluster, limits: WriteLimits, now: Now) -> Judged:
-        """Judge what is due. Asking the server is counted against the write limits, for it costs as much."""
+    def drop(self, target: Target) -> None:
+        """`target` is assigned nothing any more: forget it."""
+        known = self._sent.pop(target, None)
+        if known is None:
+            return
+        for key in known.objects:
+            if self._target_of.get(key) == target:
+                del self._target_of[key]
+            self._server_says.pop((target, key), None)
+            self._facts.pop((target, key), None)
+        self._items.pop(target, None)
+        self._policies.pop(target, None)
+        self._unwell.pop(target, None)
+        self._dirty.discard(target)
+        self._dropped.add(target)
+
+    async def judge(self, observer: Observer, kube: KubeCluster, writes: Writes, now: Now) -> Judged:
+        """Judge what is due, but for what is being written; of many some, and the others in the next round. Asking the
+        server is counted against the write limits, for it costs as much."""
         if self._wall_at_zero_s is None:
             self._wall_at_zero_s = now.wall - now.monotonic
         judged = Judged(dropped=sorted(self._dropped))
         self._dropped.clear()
         due = {target for target, at_s in self._unwell.items() if at_s <= now.monotonic}
-        targets = sorted((self._dirty | due) & set(self._sent))
+        found = (target for target in self._dirty | due if target in self._sent and not writes.is_unsettled(target))
+        targets = sorted(found)
+        if len(targets) > JUDGED_AT_ONCE:
+            targets = targets[:JUDGED_AT_ONCE]
+            judged.rechecks.append(now.monotonic)
         asked = [each for target in targets for _, each in self._asked(target, observer)]
         await self._evaluations.outcomes(asked, now.monotonic)  # all at once; below it is known
         for target in targets:
             self._dirty.discard(target)
             self._unwell.pop(target, None)
-            verdict, recheck = await self._judge_target(target, observer, kube, limits, now, judged)
+            verdict, recheck = await self._judge_target(target, observer, kube, writes, now, judged)
             if verdict is not None:
                 judged.verdicts.append(verdict)
             if recheck:
                 self._unwell[target] = now.monotonic + self._check_interval_s
-        judged.rechecks.extend(self._unwell.values())
+        # What is due and being written is judged when that ends.
+        judged.rechecks.extend(at_s for at_s in self._unwell.values() if at_s > now.monotonic)
         return judged
 
     async def _judge_target(
@@ -184,7 +204,7 @@ class Judging:
         target: Target,
         observer: Observer,
         kube: KubeCluster,
-        limits: WriteLimits,
+        writes: Writes,
         now: Now,
         judged: Judged,
     ) -> tuple[TargetVerdict | None, bool]:
@@ -214,9 +234,11 @@ class Judging:
             thresholds = policies.thresholds_for(manifest, self._thresholds)
             verdict, after = judge(manifest, live, item, facts, now_s, thresholds, None, rule, by_policy)
             self._server_says.pop((target, key), None)
-            if live is not None and (verdict.sync is Sync.ASK or self._overwritten(verdict, manifest, live, rule)):
+            if live is not None and (
+                verdict.sync is Sync.ASK or self._overwritten(verdict, manifest, live, rule, writes)
+            ):
                 wanted, acting = as_sent(manifest, live, rule), kube.acting_for(sent.source)
-                answer = await self._ask(sent, wanted, live, acting, observer, limits, now)
+                answer = await self._ask(sent, wanted, live, acting, observer, writes.limits, now)
                 verdict, after = judge(manifest, live, item, facts, now_s, thresholds, answer, rule, by_policy)
                 if isinstance(answer, tuple):
                     self._server_says[target, key] = answer
@@ -247,13 +269,16 @@ class Judging:
         found = zip(asked, outcomes, strict=True)
         return {key: _Evaluated(each.live, Custom(each.policy, outcome)) for (key, each), outcome in found}
 
-    def _overwritten(self, verdict: ObjectVerdict, manifest: Manifest, live: Manifest, rule: ObjectRule | None) -> bool:
-        """True if live differs from what we applied and nobody has edited it."""
+    def _overwritten(
+        self, verdict: ObjectVerdict, manifest: Manifest, live: Manifest, rule: ObjectRule | None, writes: Writes
+    ) -> bool:
+        """True if live differs from what we applied and nobody has edited it. While writes are to come it is known why
+        it differs."""
         if verdict.sync is not Sync.DIFFERS or verdict.ownership_only:
             return False
-        return self._target_of.get(verdict.key) not in self.unwritten and differs_unedited(
-            as_sent(manifest, live, rule), live
-        )
+        target = self._target_of.get(verdict.key)
+        pending = target is not None and writes.is_pending(target)
+        return not pending and differs_unedited(as_sent(manifest, live, rule), live)
 
     async def _ask(
         self,

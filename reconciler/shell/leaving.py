@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from reconciler.core.model import Intent, InventoryItem, InventoryPhase, ObjectKey
+from reconciler.core.model import Intent, InventoryItem, InventoryPhase, ObjectKey, Target
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_errors import KubeError
 from reconciler.shell.observe import Observer
@@ -21,15 +21,18 @@ class Leaving:
     def __init__(self, cluster: str) -> None:
         self._cluster = cluster
         self._items: dict[ObjectKey, InventoryItem] = {}
+        self._of_target: dict[Target, tuple[ObjectKey, ...]] = {}
 
-    def take_in(self, inventory: Iterable[InventoryItem], pending: Iterable[Intent]) -> None:
-        """What the store says now."""
-        awaited = {(intent.target, intent.key) for intent in pending}
-        self._items = {
-            item.key: item
-            for item in inventory
-            if item.phase is InventoryPhase.DELETING and (item.target, item.key) not in awaited
-        }
+    def take(self, target: Target, inventory: Iterable[InventoryItem], pending: Iterable[Intent]) -> None:
+        """What the store says of `target` now."""
+        for key in self._of_target.pop(target, ()):
+            if (item := self._items.get(key)) is not None and item.target == target:
+                del self._items[key]
+        awaited = {intent.key for intent in pending}
+        items = [item for item in inventory if item.phase is InventoryPhase.DELETING and item.key not in awaited]
+        if items:
+            self._of_target[target] = tuple(item.key for item in items)
+            self._items.update((item.key, item) for item in items)
 
     def concerns(self, keys: Sequence[ObjectKey]) -> bool:
         """True if one of `keys` is awaited."""

@@ -9,7 +9,7 @@ was sent and got no answer leaves its target in doubt: nothing is known there be
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 
 from reconciler.core.model import Now, Reason, Target
@@ -48,10 +48,6 @@ class Retries:
         wait = self._waits.get(target)
         return wait is None or wait.at_s <= now.monotonic
 
-    def due(self, now: Now) -> bool:
-        """True if a wait is over."""
-        return any(wait.at_s <= now.monotonic for wait in self._waits.values())
-
     def times(self) -> list[float]:
         """When to look again, by target."""
         return [wait.at_s for wait in self._waits.values()]
@@ -69,11 +65,10 @@ class Retries:
         """Everything may be tried again now; what is in doubt stays so."""
         self._waits.clear()
 
-    def keep(self, pending: Iterable[Target], assigned: Iterable[Target]) -> None:
+    def keep(self, pending: Callable[[Target], bool], assigned: Container[Target]) -> None:
         """Forget targets that have nothing `pending`, and doubts about those that are not `assigned` anything."""
-        kept = set(pending)
-        self._waits = {target: wait for target, wait in self._waits.items() if target in kept}
-        self._in_doubt &= set(assigned)
+        self._waits = {target: wait for target, wait in self._waits.items() if pending(target)}
+        self._in_doubt = {target for target in self._in_doubt if target in assigned}
 
     def put_off(self, target: Target, later: Later, now: Now) -> None:
         """Try `target` later, after ever longer pauses while it fails."""

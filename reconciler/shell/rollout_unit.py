@@ -30,7 +30,7 @@ from reconciler.core.model import (
 from reconciler.core.observation import IntentSummary, Observation
 from reconciler.core.rollout import SLOT_HOLDING
 from reconciler.core.way_back import no_way_back
-from reconciler.shell.context import INTENTS, Context
+from reconciler.shell.context import Context, intents_of
 from reconciler.shell.outbox import OUTBOX
 from reconciler.shell.ports import AuditRow, Tx
 from reconciler.shell.record import heals_of, ledgers_for, record_decision, report_only
@@ -70,7 +70,7 @@ class RolloutUnit:
         name = owner_of(self.id)
         context.board.watch(name, self._targets)
         for cluster in sorted({target.cluster for target in self._targets}):
-            context.hub.wake(f"lane:{cluster}", INTENTS)  # it looks more often now that somebody waits for it
+            context.hub.wake(f"lane:{cluster}")  # it looks more often now that somebody waits for it
         try:
             with context.hub.unit(name) as unit:
                 while True:
@@ -97,7 +97,7 @@ class RolloutUnit:
             context.metrics.add("rollouts_ended", state=str(outcome.rollout.state))
         context.metrics.add("decisions", unit="rollout")
         for cluster in sorted(outcome.lanes):
-            context.hub.wake(f"lane:{cluster}", INTENTS)
+            context.hub.wake(f"lane:{cluster}", *map(intents_of, self._applications))
         if outcome.changed:
             context.hub.wake(f"source:{self._source}", *self._applications)
         for level in outcome.alerts:

@@ -29,7 +29,7 @@ from reconciler.core.model import (
     TargetVerdict,
 )
 from reconciler.core.waves import UnmatchedTargetsError
-from reconciler.shell.context import INTENTS, Context
+from reconciler.shell.context import INTENTS, Context, intents_of
 from reconciler.shell.fleet_reader import FleetReader, changed_applications
 from reconciler.shell.gather_source import Gathering, take_over_former
 from reconciler.shell.hub import Unit
@@ -55,6 +55,7 @@ class _Outcome:
     waits: tuple[Wait, ...]
     recheck_at: float | None
     lanes: frozenset[str]
+    renamed: frozenset[str]
     opened: str | None
     taken_over: frozenset[str]
     applied: bool
@@ -182,7 +183,7 @@ class SourceUnit:
         )
         for name in written:
             for cluster in sorted(snapshot.applications[name].targets if name in snapshot.applications else ()):
-                self._context.hub.wake(f"lane:{cluster}", INTENTS)
+                self._context.hub.wake(f"lane:{cluster}", intents_of(name))
         for cluster in sorted(snapshot.clusters) if judged_anew else ():
             self._context.hub.wake(f"lane:{cluster}", INTENTS)
         changed = changed_applications(before, snapshot) | set(written)
@@ -296,7 +297,9 @@ class SourceUnit:
         if outcome.recheck_at is not None:
             self._rechecks[application] = outcome.recheck_at
         for cluster in sorted(outcome.lanes):
-            context.hub.wake(f"lane:{cluster}", INTENTS)
+            context.hub.wake(f"lane:{cluster}", intents_of(application))
+        for cluster in sorted(outcome.renamed):
+            context.hub.wake(f"lane:{cluster}", INTENTS)  # its former application has nothing there any more
         for rollout_id in sorted(outcome.taken_over):
             context.hub.wake(owner_of(rollout_id))
         if outcome.opened is not None:
@@ -343,7 +346,7 @@ class SourceUnit:
         recheck_at = decision.recheck_at
         if waits_for is not None:
             recheck_at = min(recheck_at or float("inf"), now.monotonic + self._context.check_interval_s)
-        return _Outcome(waits, recheck_at, frozenset(lanes) | renamed, opened, taken_over, applied, baked)
+        return _Outcome(waits, recheck_at, frozenset(lanes), renamed, opened, taken_over, applied, baked)
 
     def _standing(self, application: str, assignments: Mapping[Target, Assignment]) -> tuple[bool, bool]:
         """Is what Git asks for assigned to all targets of `application`, and has it baked on all of them?"""

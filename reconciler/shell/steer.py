@@ -17,7 +17,7 @@ from reconciler.core.actions import Decision
 from reconciler.core.model import ENDED_STATES, Now, Reason, Rollout, RolloutState, RolloutTarget
 from reconciler.core.retry import retry as again
 from reconciler.shell.asking import AskError, RefusedError, find_application, find_rollout
-from reconciler.shell.context import INTENTS
+from reconciler.shell.context import intents_of
 from reconciler.shell.daemon import Daemon
 from reconciler.shell.lane import lane_name
 from reconciler.shell.looks import goals_of
@@ -230,10 +230,10 @@ def _wake(daemon: Daemon, done: _Done) -> None:
     # What it waited for was decided before the order; who asks in between is not to read it as the outcome.
     daemon.board.waits.pop(owner_of(rollout.id), None)
     daemon.hub.wake(owner_of(rollout.id))
+    applications = sorted({target.application for target in rollout.plan.targets})
     for cluster in sorted(done.clusters):
-        daemon.hub.wake(lane_name(cluster), INTENTS)
-    targets = rollout.plan.targets
-    daemon.hub.wake(source_name(rollout.source), *sorted({target.application for target in targets}))
+        daemon.hub.wake(lane_name(cluster), *map(intents_of, applications))
+    daemon.hub.wake(source_name(rollout.source), *applications)
 
 
 def _resume_hint(rollout: Rollout) -> str:

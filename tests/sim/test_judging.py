@@ -11,6 +11,7 @@ import pytest
 from reconciler.core import health_cel
 from reconciler.core.apply_rules import ApplyRules
 from reconciler.core.health import Thresholds
+from reconciler.core.health_rules import NO_POLICIES
 from reconciler.core.model import Manifest, Now, ObjectKey, Reason, Sync, Target, TargetVerdict
 from reconciler.shell.evaluation import HealthEvaluations, InlineEvaluator
 from reconciler.shell.judging import ANSWER_LIFETIME_S, Judging
@@ -91,9 +92,22 @@ class Bench:
         self.server = Server(answer)
         self.server.cache.offer(live or _doubtful(), 5.0)
         self.judging = Judging(Thresholds(), 10.0, HealthEvaluations(InlineEvaluator(health_cel.answer)))
-        self.judging.assign(TARGET, SentRelease("d1", "fleet/orders", "abc", {JOB: flink_deployment()}, "fleet"))
+        self.assign(SentRelease("d1", "fleet/orders", "abc", {JOB: flink_deployment()}, "fleet"))
         self.limits = WriteLimits(Limiter(0.001, tokens), Limiter(1000.0, 1000.0))
+        self.being_written: set[Target] = set()
         self.at_s = 10.0
+
+    def assign(self, sent: SentRelease) -> None:
+        """It is to have `sent`; nothing is in the inventory."""
+        self.judging.assign(TARGET, sent, {}, NO_POLICIES)
+
+    def is_pending(self, _target: Target) -> bool:
+        """As Performing.is_pending."""
+        return False
+
+    def is_unsettled(self, target: Target) -> bool:
+        """As Performing.is_unsettled."""
+        return target in self.being_written
 
     def look(self) -> TargetVerdict:
         """Judge once more, a check interval later."""
@@ -101,7 +115,7 @@ class Bench:
         self.judging.mark_target(TARGET)
         now = Now(1e9 + self.at_s, self.at_s, 1)
         judged = asyncio.run(
-            self.judging.judge(self.server, self.server, self.limits, now)  # type: ignore[arg-type]  # stands for both
+            self.judging.judge(self.server, self.server, self, now)  # type: ignore[arg-type]  # stands for both
         )
         (verdict,) = judged.verdicts
         return verdict
@@ -141,10 +155,8 @@ def test_an_answer_is_not_believed_for_ever() -> None:
 def test_other_rules_ask_anew() -> None:
     bench = Bench(REFUSED)
     bench.look()
-    bench.judging.assign(
-        TARGET,
-        SentRelease("d1", "fleet/orders", "abc", {JOB: flink_deployment()}, "fleet", ApplyRules(conflicts="fail")),
-    )
+    rules = ApplyRules(conflicts="fail")
+    bench.assign(SentRelease("d1", "fleet/orders", "abc", {JOB: flink_deployment()}, "fleet", rules))
     bench.look()
     assert bench.server.asked == 2
 
@@ -199,7 +211,7 @@ def test_a_target_is_as_fresh_as_its_oldest_kind_and_bad_news_as_its_newest() ->
     }
     bench = Bench(REFUSED, live)
     objects = {JOB: flink_deployment(), CONFIG: config}
-    bench.judging.assign(TARGET, SentRelease("d2", "fleet/orders", "abc", objects, "fleet"))
+    bench.assign(SentRelease("d2", "fleet/orders", "abc", objects, "fleet"))
     bench.server.cache.offer(applied(config), 5.0)
     bench.server.kinds = {GroupKind.of(JOB): 30.0, GroupKind.of(CONFIG): 8.0}
     verdict = bench.look()
