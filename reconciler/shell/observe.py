@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from reconciler.core.model import Manifest, ObjectKey, Reason
@@ -217,7 +218,15 @@ class Observer:
     # ---- tasks -------------------------------------------------------------------------------------------------
 
     def _follower(self, kind: Kind) -> Follower:
-        return Follower(kind, self._mirror, clock=self._clock, selector=self._selector, jitter=self._jitter)
+        name = f"confirm:{self._mirror.cluster.name}/{kind.kind}"
+        return Follower(
+            kind,
+            self._mirror,
+            clock=self._clock,
+            selector=self._selector,
+            jitter=self._jitter,
+            start=partial(self._start, name),
+        )
 
     def _start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task. It is numbered, for one of the same name may still be ending."""
