@@ -45,7 +45,8 @@ WATCH_ORDER = (
     GroupKind("", "Service"),
     GroupKind("", "Secret"),
 )
-#: API servers send a bookmark about once a minute; a watch that is silent for two is taken for dead.
+#: API servers send a bookmark about once a minute, the first one of a watch in two where their etcd seldom says how far
+#: it is; a watch that is silent for longer is taken for dead.
 WATCH_IDLE_S = 130.0
 CHECK_INTERVAL_S = 10.0
 RESYNC_INTERVAL_S = 300.0
