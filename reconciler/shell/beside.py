@@ -5,7 +5,7 @@ by then each has succeeded, or its error is raised. Where the loop is cancelled,
 
     async with beside(start, at_work, at_once=8) as requests:
         async for event in events:
-            await requests.start(confirm(event))
+            await requests.start(partial(confirm, event))
 """
 
 from __future__ import annotations

@@ -192,11 +192,12 @@ class Follower:
     def _handled(self, steps: InOrder, step: Step) -> None:
         """`step` is done. The version to resume from, and what is proven current, move as far as all before it are:
         what failed or was cut off comes again."""
-        self._mirror.heard()
         settled = steps.end(step)
-        if settled is not None:
-            self._resume_from = settled.version
-            self._observed(settled.at_s)
+        if settled is None:
+            self._mirror.heard()
+            return
+        self._resume_from = settled.version
+        self._observed(settled.at_s)
 
     # ---- lists -------------------------------------------------------------------------------------------------
 
