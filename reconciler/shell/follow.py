@@ -2,10 +2,12 @@
 
 A watch only makes things known sooner. What it loses, doubles or delays is found by the next comparison: one list of
 metadata, and a read of each object whose version is not the cached one. An object counts as deleted only when it was
-asked for by name and was not there: on a label-selected watch or list, its label may just have been removed. A list
-that failed, was cut or is older than what is known proves nothing.
+asked for by name and was not there: on a label-selected watch or list, its label may just have been removed, and the
+API server says both in the same words. Of many deletions at once several are asked about at a time, and what comes
+after them is taken in meanwhile. A list that failed, was cut or is older than what is known proves nothing.
 
-    follower = Follower(Kind("v1", "ConfigMap"), mirror, clock=clock, selector="reconciler.dev/owner", jitter=jitter)
+    follower = Follower(Kind("v1", "ConfigMap"), mirror, clock=clock, selector="reconciler.dev/owner", jitter=jitter,
+                        start=start)
     await follower.check()                  # once; or, as a task that ends when cancelled:
     await follower.watch_for_ever(idle_s=130)
 """
@@ -15,9 +17,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 from contextlib import ExitStack, aclosing
+from functools import partial
 from typing import NamedTuple
 
 from reconciler.core.model import ObjectKey, Reason
+from reconciler.shell.beside import Beside, Start, beside
+from reconciler.shell.in_order import InOrder, Step
 from reconciler.shell.kube_answers import ObjectVersion, WatchEvent
 from reconciler.shell.kube_errors import GoneError, KubeError, Outcome
 from reconciler.shell.live import GroupKind, Live, is_older
@@ -33,6 +38,9 @@ READS_PER_CHECK_MAX = 50
 STALE_LISTS_MAX = 5
 #: Objects we know that carry no label of ours are read again this often: no list shows them.
 UNLISTED_INTERVAL_S = 300.0
+#: Of one watch. A cluster is asked eight things at a time (`kube_exchange.py`), first come first served: the lane's own
+#: requests are never behind more than the reads of its three watches.
+DELETIONS_AT_ONCE = 8
 
 
 class Kind(NamedTuple):
@@ -80,8 +88,19 @@ class Follower:
     """One kind. `observed_at` is Now.monotonic of the last proof that the cache holds what is there, None if there was
     none; `reason` says why it cannot be observed just now, and `failing_since` since when."""
 
-    def __init__(self, kind: Kind, mirror: Mirror, *, clock: Clock, selector: str, jitter: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        mirror: Mirror,
+        *,
+        clock: Clock,
+        selector: str,
+        jitter: Callable[[], float],
+        start: Start,
+    ) -> None:
+        """`start` starts a task of the same owner as that of `watch_for_ever`."""
         self.kind = kind
+        self._start = start
         self.observed_at: float | None = None
         self.checked_at: float | None = None
         self.check_again_at = 0.0
@@ -124,8 +143,9 @@ class Follower:
                 await pause_until(self._clock, self._now_s() + pause_s)
 
     async def _watch(self, idle_s: float) -> int:
-        """One watch to its end; how many events it brought."""
-        count = 0
+        """One watch to its end; how many events it brought. A deletion that cannot be confirmed ends it: it comes again
+        from the next one, for the version to resume from has not moved past it."""
+        count, steps = 0, InOrder()
         with ExitStack() as opening:
             opening.enter_context(self._mirror.at_work())
 
@@ -137,33 +157,47 @@ class Follower:
             events = self._mirror.cluster.watch(
                 api_version, kind, self._selector, self._resume_from, idle_s=idle_s, on_open=opened
             )
-            async with aclosing(events):
+            reads = beside(self._start, self._mirror.at_work, at_once=DELETIONS_AT_ONCE)
+            async with reads as deletions, aclosing(events):
                 async for event in events:
                     with self._mirror.at_work():
-                        await self._handle(event)
+                        await self._handle(event, steps, deletions)
                     count += 1
                     if self._mirror.metrics is not None:
                         self._mirror.metrics.add("watch_events")
                     self._watch_backoff.succeeded()
         return count
 
-    async def _handle(self, event: WatchEvent) -> None:
-        """Take one event in. The version to resume from moves only afterwards: what failed here comes again."""
-        if event.type == "DELETED" and event.key is not None:
-            await self._confirm_deletion(event.key, event.resource_version)
-        elif event.object is not None:
-            self._mirror.take([{**event.object, "apiVersion": self.kind.api_version, "kind": self.kind.kind}])
-        self._resume_from = event.resource_version
+    async def _handle(self, event: WatchEvent, steps: InOrder, deletions: Beside) -> None:
+        """Take one event in, or have its deletion confirmed meanwhile."""
+        step = steps.begin(event.resource_version, self._now_s())
         if not is_older(event.resource_version, self._reached):
             self._reached = event.resource_version
-        self._observed(self._now_s())
+        if event.type == "DELETED" and event.key is not None:
+            await deletions.start(partial(self._confirm_deletion, event.key, steps, step))
+            return
+        if event.object is not None:
+            self._mirror.take([{**event.object, "apiVersion": self.kind.api_version, "kind": self.kind.kind}])
+        self._handled(steps, step)
 
-    async def _confirm_deletion(self, key: ObjectKey, resource_version: str) -> None:
+    async def _confirm_deletion(self, key: ObjectKey, steps: InOrder, step: Step) -> None:
+        """Ask for `key` unless the event is late: then we have seen the object, or its end, since. What arrives of the
+        same object meanwhile is no matter: what is known only ever goes forward."""
         known = self._mirror.cache.entry(key)
-        if known is not None and is_older(resource_version, known.resource_version):
-            return  # a late event: we have seen the object, or its end, since
-        if await self._mirror.read(self.kind.api_version, key) is None:
-            self._mirror.gone(key, resource_version)
+        late = known is not None and is_older(step.version, known.resource_version)
+        if not late and await self._mirror.read(self.kind.api_version, key) is None:
+            self._mirror.gone(key, step.version)
+        self._handled(steps, step)
+
+    def _handled(self, steps: InOrder, step: Step) -> None:
+        """`step` is done. The version to resume from, and what is proven current, move as far as all before it are:
+        what failed or was cut off comes again."""
+        settled = steps.end(step)
+        if settled is None:
+            self._mirror.heard()
+            return
+        self._resume_from = settled.version
+        self._observed(settled.at_s)
 
     # ---- lists -------------------------------------------------------------------------------------------------
 

@@ -38,6 +38,7 @@ from yarl import URL
 from reconciler.shell.kube_names import NameResolver
 from reconciler.shell.kubeconfig import Connection, KubeconfigFiles, SslContexts, load_connection
 from reconciler.shell.kubeconfig_refusals import KubeconfigError
+from reconciler.shell.tls_buffers import shrink_tls_buffers
 from reconciler.shell.transport import Request, Response, Stream, TransportError
 
 CONNECTIONS_PER_CLUSTER = 12
@@ -180,6 +181,7 @@ class AiohttpTransport:
     def _opened(self) -> aiohttp.ClientSession:
         """The session, made at the first request because it belongs to the running loop."""
         if self._session is None:
+            shrink_tls_buffers()
             self._names = None if self.threads is None else NameResolver(self.threads)
             trace = aiohttp.TraceConfig()
             trace.on_request_headers_sent.append(note_sent)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from reconciler.core.model import Manifest, ObjectKey, Reason
@@ -44,7 +45,8 @@ WATCH_ORDER = (
     GroupKind("", "Service"),
     GroupKind("", "Secret"),
 )
-#: API servers send a bookmark about once a minute; a watch that is silent for two is taken for dead.
+#: API servers send a bookmark about once a minute, the first one of a watch in two where their etcd seldom says how far
+#: it is; a watch that is silent for longer is taken for dead.
 WATCH_IDLE_S = 130.0
 CHECK_INTERVAL_S = 10.0
 RESYNC_INTERVAL_S = 300.0
@@ -217,7 +219,15 @@ class Observer:
     # ---- tasks -------------------------------------------------------------------------------------------------
 
     def _follower(self, kind: Kind) -> Follower:
-        return Follower(kind, self._mirror, clock=self._clock, selector=self._selector, jitter=self._jitter)
+        name = f"confirm:{self._mirror.cluster.name}/{kind.kind}"
+        return Follower(
+            kind,
+            self._mirror,
+            clock=self._clock,
+            selector=self._selector,
+            jitter=self._jitter,
+            start=partial(self._start, name),
+        )
 
     def _start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task. It is numbered, for one of the same name may still be ending."""

@@ -149,7 +149,9 @@ def call(plane: ControlPlane, method: str, path: str, body: object = None, yaml:
     return response.status, json.loads(text) if text.startswith(b"{") else text.decode()
 
 
-def etcd_program(assets: Assets, directory: Path, ports: list[int], durable: bool) -> dict[str, object]:
+def etcd_program(
+    assets: Assets, directory: Path, ports: list[int], durable: bool, flags: tuple[str, ...]
+) -> dict[str, object]:
     """etcd's command line; without fsync unless somebody measures."""
     client, peer = (f"http://127.0.0.1:{port}" for port in ports[:2])
     command = [
@@ -162,6 +164,7 @@ def etcd_program(assets: Assets, directory: Path, ports: list[int], durable: boo
         f"--initial-advertise-peer-urls={peer}",
         f"--initial-cluster=test={peer}",
         "--log-level=warn",
+        *flags,
     ]
     if not durable:
         command.append("--unsafe-no-fsync")
@@ -291,6 +294,7 @@ def launch(
     controller_manager: bool = False,
     durable: bool = False,
     apiserver_flags: tuple[str, ...] = (),
+    etcd_flags: tuple[str, ...] = (),
 ) -> ControlPlane:
     """Have the programs started on free ports, and hold them; nothing answers yet."""
     directory = Path(tempfile.mkdtemp(prefix="control-plane-"))
@@ -299,7 +303,7 @@ def launch(
         url = f"https://127.0.0.1:{ports[2]}"
         tokens = write_users(directory)
         programs = [
-            etcd_program(assets, directory, ports, durable),
+            etcd_program(assets, directory, ports, durable, etcd_flags),
             apiserver_program(assets, directory, ports, tokens, apiserver_flags),
         ]
         if controller_manager:
@@ -331,10 +335,17 @@ def start(
     durable: bool = False,
     flink_crds: bool = True,
     apiserver_flags: tuple[str, ...] = (),
+    etcd_flags: tuple[str, ...] = (),
 ) -> ControlPlane:
     """Start a control plane of one's own; closing it (or ending) stops it."""
     for attempt in range(1, START_ATTEMPTS + 1):
-        plane = launch(assets, controller_manager=controller_manager, durable=durable, apiserver_flags=apiserver_flags)
+        plane = launch(
+            assets,
+            controller_manager=controller_manager,
+            durable=durable,
+            apiserver_flags=apiserver_flags,
+            etcd_flags=etcd_flags,
+        )
         try:
             while not is_ready(plane):
                 time.sleep(LOOK_EVERY_S)
