@@ -10,6 +10,7 @@ import pytest
 
 from reconciler.core import health_cel
 from reconciler.core.health import Thresholds
+from reconciler.core.health_rules import NO_POLICIES
 from reconciler.core.model import IntentResult, Manifest, Now, ObjectKey, ObjectVerdict, Sync
 from reconciler.core.ownership import stamp
 from reconciler.shell import kube_errors as errors
@@ -17,7 +18,6 @@ from reconciler.shell.evaluation import HealthEvaluations, InlineEvaluator
 from reconciler.shell.judging import Judging
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_errors import KubeError, Outcome
-from reconciler.shell.limiter import Limiter, WriteLimits
 from reconciler.shell.live import GroupKind, LiveCache
 from reconciler.shell.perform import Later
 from reconciler.shell.releases import SentRelease
@@ -25,6 +25,7 @@ from reconciler.sim.admission import Answer, Fault, Review
 from tests.contract.api import Api
 from tests.contract.test_admission import mirror, put, refuse
 from tests.contract.test_perform import OWNER, TARGET, Hand, config_map, said
+from tests.writes import FakeWrites
 
 SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "data": {"key": "aHVudGVyMg=="}}
 
@@ -55,6 +56,7 @@ class Eyes:
     judging: Judging = field(
         default_factory=lambda: Judging(Thresholds(), 10.0, HealthEvaluations(InlineEvaluator(health_cel.answer)))
     )
+    writes: FakeWrites = field(default_factory=FakeWrites)
     at_s: float = 10.0
 
     def live(self, key: ObjectKey) -> Any:
@@ -75,13 +77,13 @@ class Eyes:
         key = ObjectKey.of(stamped)
         self.at_s += 20.0
         self.cache.offer(api.get(f"{key.kind.lower()}s", key.name).expect(200), self.at_s)
-        self.judging.assign(TARGET, SentRelease("d1", TARGET.application, OWNER, {key: stamped}, "fleet"))
-        self.judging.keep({TARGET}, self.hand.items.values())
+        items = {item.key: item for item in self.hand.items.values() if item.target == TARGET}
+        sent = SentRelease("d1", TARGET.application, OWNER, {key: stamped}, "fleet")
+        self.judging.assign(TARGET, sent, items, NO_POLICIES)
         self.judging.mark_target(TARGET)
-        limits = WriteLimits(Limiter(1000.0, 1000.0), Limiter(1000.0, 1000.0))
         now = Now(1e9 + self.at_s, self.at_s, 1)
         # `self` stands for the observer: it has what judging asks of one.
-        judged = api.run(self.judging.judge(self, self.hand.kube, limits, now))  # type: ignore[arg-type]
+        judged = api.run(self.judging.judge(self, self.hand.kube, self.writes, now))  # type: ignore[arg-type]
         (verdict,) = judged.verdicts
         return verdict.objects[0]
 
@@ -251,10 +253,10 @@ def test_what_is_not_written_yet_is_not_asked_about(hand: Hand) -> None:
     hand.apply(config_map(a="1"))
     eyes = Eyes(hand, config_map(a="2"))
     with hand.api.webhook("observe", observe):
-        eyes.judging.unwritten = {TARGET}
+        eyes.writes.pending = {TARGET}
         assert eyes.look().sync is Sync.DIFFERS
         assert asked == []
-        eyes.judging.unwritten = set()
+        eyes.writes.pending = set()
         assert eyes.look().sync is Sync.DIFFERS
         assert [review.dry_run for review in asked] == [True]
 

@@ -14,7 +14,7 @@ from reconciler.core.health import Thresholds
 from reconciler.core.health_rules import NO_POLICIES
 from reconciler.core.model import Manifest, Now, ObjectKey, Reason, Sync, Target, TargetVerdict
 from reconciler.shell.evaluation import HealthEvaluations, InlineEvaluator
-from reconciler.shell.judging import ANSWER_LIFETIME_S, Judging
+from reconciler.shell.judging import ANSWER_LIFETIME_S, JUDGED_AT_ONCE, Judged, Judging
 from reconciler.shell.kube_errors import (
     BusyError,
     DryRunRefusedError,
@@ -27,6 +27,7 @@ from reconciler.shell.limiter import Limiter, WriteLimits
 from reconciler.shell.live import GroupKind, LiveCache
 from reconciler.shell.releases import SentRelease
 from tests.core.field_owners import applied, flink_deployment
+from tests.writes import FakeWrites
 
 TARGET = Target("fleet/orders", "c0")
 JOB, CONFIG = ObjectKey.of(flink_deployment()), ObjectKey("", "ConfigMap", "orders", "orders")
@@ -93,32 +94,26 @@ class Bench:
         self.server.cache.offer(live or _doubtful(), 5.0)
         self.judging = Judging(Thresholds(), 10.0, HealthEvaluations(InlineEvaluator(health_cel.answer)))
         self.assign(SentRelease("d1", "fleet/orders", "abc", {JOB: flink_deployment()}, "fleet"))
-        self.limits = WriteLimits(Limiter(0.001, tokens), Limiter(1000.0, 1000.0))
-        self.being_written: set[Target] = set()
+        self.writes = FakeWrites(WriteLimits(Limiter(0.001, tokens), Limiter(1000.0, 1000.0)))
         self.at_s = 10.0
 
     def assign(self, sent: SentRelease) -> None:
         """It is to have `sent`; nothing is in the inventory."""
         self.judging.assign(TARGET, sent, {}, NO_POLICIES)
 
-    def is_pending(self, _target: Target) -> bool:
-        """As Performing.is_pending."""
-        return False
-
-    def is_unsettled(self, target: Target) -> bool:
-        """As Performing.is_unsettled."""
-        return target in self.being_written
-
     def look(self) -> TargetVerdict:
-        """Judge once more, a check interval later."""
+        """Judge it once more, a check interval later."""
         self.at_s += 10.0
         self.judging.mark_target(TARGET)
-        now = Now(1e9 + self.at_s, self.at_s, 1)
-        judged = asyncio.run(
-            self.judging.judge(self.server, self.server, self, now)  # type: ignore[arg-type]  # stands for both
-        )
-        (verdict,) = judged.verdicts
+        (verdict,) = self.round().verdicts
         return verdict
+
+    def round(self) -> Judged:
+        """Judge what is due now."""
+        now = Now(1e9 + self.at_s, self.at_s, 1)
+        return asyncio.run(
+            self.judging.judge(self.server, self.server, self.writes, now)  # type: ignore[arg-type]  # stands for both
+        )
 
 
 REFUSED = DryRunRefusedError(Reason("DryRunRefused", "the webhook does not support dry run"), status=400)
@@ -189,7 +184,7 @@ def test_what_passes_is_asked_again(error: KubeError) -> None:
 
 def test_without_a_token_nobody_is_asked() -> None:
     bench = Bench(REFUSED, tokens=1.0)
-    bench.limits.cluster.take(0.0)
+    bench.writes.limits.cluster.take(0.0)
     assert bench.look().sync is Sync.ASK
     assert bench.server.asked == 0
 
@@ -227,3 +222,24 @@ def test_a_target_is_as_fresh_as_its_oldest_kind_and_bad_news_as_its_newest() ->
     bench.server.cache.offer(live, 40.0)
     del bench.server.kinds[GroupKind.of(CONFIG)]
     assert bench.look().observed_at == 5.0
+
+
+def test_what_is_being_written_is_judged_once_that_has_ended_and_keeps_nobody_awake_meanwhile() -> None:
+    bench = Bench(REFUSED)
+    bench.writes.unsettled.add(TARGET)
+    assert bench.round().verdicts == []
+    assert bench.round().rechecks == []
+    bench.writes.unsettled.clear()
+    assert [verdict.target for verdict in bench.round().verdicts] == [TARGET]
+
+
+def test_of_many_some_are_judged_and_the_others_at_once_afterwards() -> None:
+    bench = Bench(REFUSED)
+    others = [Target(f"fleet/app{number:03}", "c0") for number in range(JUDGED_AT_ONCE)]
+    for target in others:
+        bench.judging.assign(target, SentRelease("d3", target.application, "abc", {}, "fleet"), {}, NO_POLICIES)
+    first = bench.round()
+    assert (len(first.verdicts), bench.at_s in first.rechecks) == (JUDGED_AT_ONCE, True)
+    second = bench.round()
+    assert (len(second.verdicts), bench.at_s in second.rechecks) == (1, False)
+    assert {verdict.target for verdict in [*first.verdicts, *second.verdicts]} == {TARGET, *others}
