@@ -63,7 +63,8 @@ CORE_LIBRARIES = frozenset(
     {
         "__future__", "array", "base64", "binascii", "bisect", "cel", "collections", "copy", "dataclasses", "datetime",
         "decimal", "deepdiff", "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "itertools", "json",
-        "math", "operator", "posixpath", "re", "string", "struct", "textwrap", "types", "typing", "unicodedata", "yaml",
+        "marshal", "math", "operator", "posixpath", "re", "string", "struct", "textwrap", "types", "typing",
+        "unicodedata", "yaml", "zlib",
     }
 )  # fmt: skip
 #: Modules that are a clock, a random source, a thread or another process.

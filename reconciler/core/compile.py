@@ -8,7 +8,7 @@ thousand clusters with three kinds of overrides cost three compilations, and sha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from reconciler.core.components import COMPONENT_TYPES, LATER_TYPES
@@ -17,6 +17,7 @@ from reconciler.core.documents import Application, Cluster, DirectoryRule, Overr
 from reconciler.core.model import Manifest, ObjectKey, Release, release_of
 from reconciler.core.objects import Located, Scope, check_namespace, normalise
 from reconciler.core.order import in_apply_order
+from reconciler.core.packed import common, pack, unpack
 from reconciler.core.problems import Problem, has_errors
 from reconciler.core.schema import suggest
 from reconciler.core.traits import TraitDefinition
@@ -32,14 +33,53 @@ class Variant:
     create_namespace: bool
 
 
+class Releases(Mapping[str, Release]):
+    """The releases of one application by digest, packed: each is unpacked when it is asked for. Two are equal if their
+    digests are."""
+
+    __slots__ = ("_application", "_objects")
+
+    def __init__(self, application: str = "", releases: Iterable[Release] = ()) -> None:
+        self._application = application
+        self._objects = {release.digest: pack(release.objects) for release in releases}
+
+    def __getitem__(self, digest: str) -> Release:
+        return Release(digest, self._application, unpack(self._objects[digest]))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._objects)
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def __contains__(self, digest: object) -> bool:
+        return digest in self._objects
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Releases):
+            return NotImplemented
+        return self._objects.keys() == other._objects.keys()
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._objects))
+
+    def __repr__(self) -> str:
+        return f"Releases({self._application!r}, {list(self._objects)})"
+
+
+NO_RELEASES = Releases()
+
+
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """The releases of one application. `by_cluster` has a digest for each cluster whose variant compiled."""
+    """The releases of one application. `by_cluster` has a digest for each cluster whose variant compiled, `variants`
+    those of the variants; `claims` are the objects of all releases, each with the clusters it goes to."""
 
     by_cluster: Mapping[str, str]
-    releases: Mapping[str, Release]
+    releases: Releases
     problems: tuple[Problem, ...]
-    variants: Mapping[Variant, Release] = field(default_factory=dict)
+    variants: Mapping[Variant, str] = field(default_factory=dict)
+    claims: Mapping[ObjectKey, frozenset[str]] = field(default_factory=dict)
     variants_compiled: int = 0
 
 
@@ -113,17 +153,39 @@ def compile_application(
         objects, wrong = _compile_variant(application, variant, inputs)
         problems += wrong
         compiled[variant] = None if has_errors(wrong) else release_of(inputs.name, objects)
-    return _compiled(selected, compiled, problems, count)
+    return _compiled(inputs.name, selected, compiled, problems, count)
 
 
 def _compiled(
-    selected: Mapping[str, Variant], compiled: Mapping[Variant, Release | None], problems: list[Problem], count: int
+    name: str,
+    selected: Mapping[str, Variant],
+    compiled: Mapping[Variant, Release | None],
+    problems: list[Problem],
+    count: int,
 ) -> Compiled:
-    variants = {variant: release for variant, release in compiled.items() if release is not None}
-    by_cluster = {cluster: variants[variant].digest for cluster, variant in selected.items() if variant in variants}
-    releases = {release.digest: release for release in variants.values()}
+    releases = {release.digest: release for release in compiled.values() if release is not None}
+    variants = {variant: release.digest for variant, release in compiled.items() if release is not None}
+    by_cluster = {cluster: variants[variant] for cluster, variant in selected.items() if variant in variants}
+    claims = _claims_of(by_cluster, releases.values())
     # Variants have most of their mistakes in common.
-    return Compiled(by_cluster, releases, tuple(dict.fromkeys(problems)), variants, count)
+    found = tuple(dict.fromkeys(problems))
+    return Compiled(by_cluster, Releases(name, releases.values()), found, variants, claims, count)
+
+
+def _claims_of(by_cluster: Mapping[str, str], releases: Iterable[Release]) -> dict[ObjectKey, frozenset[str]]:
+    """The objects of all releases, each with the clusters it goes to."""
+    names: dict[str, set[str]] = {}
+    for cluster, digest in by_cluster.items():
+        names.setdefault(digest, set()).add(cluster)
+    clusters = {digest: frozenset(found) for digest, found in names.items()}
+    claims: dict[ObjectKey, frozenset[str]] = {}
+    for release in releases:
+        here = clusters.get(release.digest, frozenset())
+        for manifest in release.objects:
+            key = ObjectKey(*map(common, ObjectKey.of(manifest)))
+            before = claims.get(key)
+            claims[key] = here if before is None else before | here
+    return claims
 
 
 def _compile_variant(
@@ -198,4 +260,4 @@ def compile_directory(
         manifests = [namespace_object(namespace), *manifests]
     variant = Variant((), namespace, create_namespace=False)
     release = None if has_errors(problems) else release_of(inputs.name, in_apply_order(manifests))
-    return _compiled(dict.fromkeys(targets, variant), {variant: release}, problems, 1)
+    return _compiled(inputs.name, dict.fromkeys(targets, variant), {variant: release}, problems, 1)

@@ -12,13 +12,15 @@ it stands in its document.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reconciler.core.apply_rules import ApplyRules
 from reconciler.core.formats import Amount
 from reconciler.core.health_rules import HealthPolicy
+from reconciler.core.packed import UNPACKED_MAX
 from reconciler.core.problems import Problem, Severity
 from reconciler.core.yaml_kube import Document, Path
 
@@ -142,19 +144,88 @@ class Override:
 
 
 @dataclass(frozen=True, slots=True)
-class Application:
-    """One application, as declared. `rollout` is the policy's name, None for the fleet's default."""
+class Parts:
+    """What compiling an application needs besides its name."""
 
-    name: str
-    labels: Mapping[str, str]
     components: tuple[Component, ...]
     topologies: tuple[Topology, ...]
     overrides: tuple[Override, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """One application, as declared. `rollout` is the policy's name, None for the fleet's default; `paths` are what its
+    components name. Its parts are read from the document when they are asked for: of most applications of a fleet the
+    next commit asks for none."""
+
+    name: str
+    labels: Mapping[str, str]
+    paths: tuple[str, ...]
     rollout: str | None
     rollout_at: Path
     apply: ApplyRules
     renamed_from: str
     document: Document
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """What it is made of."""
+        return parts_of(self.document).components
+
+    @property
+    def topologies(self) -> tuple[Topology, ...]:
+        """Where it goes."""
+        return parts_of(self.document).topologies
+
+    @property
+    def overrides(self) -> tuple[Override, ...]:
+        """What differs on some clusters."""
+        return parts_of(self.document).overrides
+
+
+@functools.lru_cache(maxsize=UNPACKED_MAX)
+def parts_of(document: Document) -> Parts:
+    """The parts of a checked Application document."""
+    spec = document.value["spec"]
+    components = []
+    for index, component in enumerate(spec["components"]):
+        at: Path = ("spec", "components", index)
+        properties = component.get("properties") or {}
+        components.append(Component(component["name"], component["type"], properties, _traits(component, at), at))
+    topologies, overrides = [], []
+    for index, policy in enumerate(spec.get("policies") or ()):
+        properties = policy.get("properties") or {}
+        at = ("spec", "policies", index, "properties")
+        if policy["type"] == "topology":
+            create = bool(properties.get("createNamespace"))
+            topologies.append(Topology(selection_of(properties), properties.get("namespace"), create, at))
+        elif policy["type"] == "override":
+            overrides.append(Override(selection_of(properties), _component_overrides(properties, at), at))
+    return Parts(tuple(components), tuple(topologies), tuple(overrides))
+
+
+def selection_of(value: Mapping[str, Any]) -> Selection:
+    """The clusters that a checked topology, override or directory selects."""
+    if value.get("clusters") is not None:
+        return Selection({}, tuple(value["clusters"]))
+    labels = value.get("clusterLabelSelector")
+    return Selection(labels) if labels else EVERY_CLUSTER
+
+
+def _traits(value: Mapping[str, Any], at: Path) -> tuple[TraitUse, ...]:
+    return tuple(
+        TraitUse(trait["type"], trait.get("properties") or {}, (*at, "traits", index))
+        for index, trait in enumerate(value.get("traits") or ())
+    )
+
+
+def _component_overrides(properties: Mapping[str, Any], at: Path) -> tuple[ComponentOverride, ...]:
+    overrides = []
+    for index, component in enumerate(properties["components"]):
+        place = (*at, "components", index)
+        changes = component.get("properties") or {}
+        overrides.append(ComponentOverride(component["name"], changes, _traits(component, place), place))
+    return tuple(overrides)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,3 +276,10 @@ class Parsed:
     def broken(self) -> bool:
         """True if an error keeps it from being used."""
         return any(problem.severity is Severity.ERROR for problem in self.problems)
+
+    def packed(self) -> Parsed:
+        """The same in less memory. Of a plain object what it says is left to its document."""
+        document, value = self.document.packed(), self.value
+        if isinstance(value, Application):
+            value = replace(value, document=document)
+        return replace(self, document=document, value=None if self.kind == "" else value)

@@ -14,26 +14,13 @@ and blocks only what depends on it; while anything may be missing by mistake, no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import replace
 
 from reconciler.core.digest import digest_of
 from reconciler.core.documents import Cluster, Fleet, Parsed, RolloutPolicy
-from reconciler.core.fleet_applications import Changed, Shared, compile_applications
-from reconciler.core.fleet_files import (
-    FLEET_FILE,
-    Contents,
-    Held,
-    Listing,
-    ParsedFile,
-    Selected,
-    broken_documents,
-    hold,
-    is_whole,
-    parse_blob,
-    select,
-)
+from reconciler.core.fleet_applications import compile_applications, hold_back_duplicates
+from reconciler.core.fleet_candidates import find
+from reconciler.core.fleet_files import FLEET_FILE, Contents, Listing, Selected, broken_documents, select
 from reconciler.core.fleet_health import policies_in_force
 from reconciler.core.fleet_model import (
     EMPTY_SNAPSHOT,
@@ -41,40 +28,34 @@ from reconciler.core.fleet_model import (
     FleetCache,
     FleetSettings,
     FleetSnapshot,
+    Index,
+    Reading,
+    Shared,
 )
+from reconciler.core.fleet_plots import foreign_directories
+from reconciler.core.fleet_reading import file_at, is_known, read, read_fleet
+from reconciler.core.fleet_step import Result, delta_of, result_of, step, wanted_of
 from reconciler.core.model import Reason
-from reconciler.core.problems import Problem, Severity
+from reconciler.core.problems import Problem
 
-#: In which part of the repository a kind may stand: who may write there may write these.
-AREAS = {
-    "Cluster": "clusters",
-    "Application": "applications",
-    "": "applications",
-    "RolloutPolicy": "policies",
-    "HealthPolicy": "policies",
-}
-
-
-class Result(NamedTuple):
-    """What `compile_fleet` gives."""
-
-    snapshot: FleetSnapshot
-    cache: FleetCache
-    counters: Counters
+__all__ = ["Result", "compile_fleet", "compile_whole", "wanted"]
 
 
 def wanted(listing: Listing, contents: Contents, cache: FleetCache) -> list[str]:
     """The blob ids that must be read before `compile_fleet`; ask again with them until there are none."""
+    delta = delta_of(listing, cache)
+    if delta is not None:
+        return wanted_of(delta, listing, contents, cache)
     entry = listing.get(FLEET_FILE)
     if entry is None or not _is_regular(entry[0]):
         return []
-    file = _file(FLEET_FILE, listing, contents, cache)
+    file = file_at(FLEET_FILE, listing, contents, cache)
     if file is None:
         return [entry[1]]
-    fleet, _ = _read_fleet(listing, file)
+    fleet, _ = read_fleet(listing, file)
     if fleet is None:
         return []
-    ids = [listing[path][1] for path in select(fleet, listing).paths if not _known(path, listing, contents, cache)]
+    ids = [listing[path][1] for path in select(fleet, listing).paths if not is_known(path, listing, contents, cache)]
     return sorted(set(ids))
 
 
@@ -82,67 +63,29 @@ def _is_regular(mode: str) -> bool:
     return mode not in ("120000", "160000")
 
 
-def _known(path: str, listing: Listing, contents: Contents, cache: FleetCache) -> bool:
-    blob = listing[path][1]
-    cached = cache.files.get(path)
-    return blob in contents or (cached is not None and cached.blob == blob)
-
-
-def _file(path: str, listing: Listing, contents: Contents, cache: FleetCache) -> ParsedFile | None:
-    blob = listing[path][1]
-    cached = cache.files.get(path)
-    if cached is not None and cached.blob == blob:
-        return cached
-    return parse_blob(path, blob, contents[blob]) if blob in contents else None
-
-
-def _read_fleet(listing: Listing, file: ParsedFile | None) -> tuple[Fleet | None, tuple[Problem, ...]]:
-    """The Fleet document, or why there is none."""
-    if not listing:
-        return None, (Problem(FLEET_FILE, 0, 0, Severity.ERROR, "empty-repository", "the repository is empty"),)
-    if file is None:
-        hint = "`reconciler init` writes one"
-        return None, (
-            Problem(FLEET_FILE, 0, 0, Severity.ERROR, "no-fleet", "there is no fleet.yaml at the root", hint),
-        )
-    problems = list(file.problems)
-    fleets = [parsed for parsed in file.documents if parsed.kind == "Fleet"]
-    for parsed in file.documents:
-        problems += parsed.problems
-        if parsed.kind != "Fleet" and not parsed.broken:
-            says = f"fleet.yaml holds the Fleet alone, not {parsed.kind or 'objects'}"
-            problems.append(parsed.document.problem((), "misplaced-document", says, "move it to a file of its own"))
-    for parsed in fleets[1:]:
-        problems.append(parsed.document.problem((), "duplicate-name", "a second Fleet", "keep one of the two"))
-    if not fleets and not problems:
-        problems.append(Problem(FLEET_FILE, 0, 0, Severity.ERROR, "no-fleet", "fleet.yaml holds no Fleet document"))
-    value = fleets[0].value if len(fleets) == 1 and not file.problems else None
-    return (value if isinstance(value, Fleet) else None), tuple(problems)
-
-
 def compile_fleet(listing: Listing, contents: Contents, cache: FleetCache, settings: FleetSettings) -> Result:
     """The fleet at the commit that `listing` lists, given the contents of all `wanted` blobs."""
+    return step(listing, contents, cache, settings) or compile_whole(listing, contents, cache, settings)
+
+
+def compile_whole(listing: Listing, contents: Contents, cache: FleetCache, settings: FleetSettings) -> Result:
+    """What `compile_fleet` gives, found by looking at every file and every application: only what the unchanged ones
+    say and compile to is taken from `cache`."""
     regular = _is_regular(listing.get(FLEET_FILE, ("", ""))[0])
-    file = _file(FLEET_FILE, listing, contents, cache) if FLEET_FILE in listing and regular else None
-    fleet, problems = _read_fleet(listing, file)
+    file = file_at(FLEET_FILE, listing, contents, cache) if FLEET_FILE in listing and regular else None
+    fleet, problems = read_fleet(listing, file)
     if fleet is None or file is None:
         return Result(_kept(cache.snapshot, problems), cache, Counters())
     selected = select(fleet, listing)
-    reading = _read(selected, file, listing, contents, cache)
+    reading = read(selected, file, listing, contents, cache)
     shared = _shared(fleet, selected, reading, settings)
-    changed = compile_applications(shared, selected, reading.files, reading.held, cache)
-    found = [*problems, *selected.problems, *reading.problems, *shared.problems, *changed.problems]
-    snapshot = _snapshot(shared, changed, tuple(sorted(set(found))), cache.snapshot)
-    # The first error of anything that was to be read, or a path that matches nothing, may hide a document.
-    broken = reading.broken or selected.unmatched or any(p.code == "bad-path" for p in selected.problems)
-    snapshot = replace(snapshot, deletions_allowed=not broken and not shared.unmatched_directories)
-    counters = replace(reading.counters, applications_compiled=changed.compiled, variants_compiled=changed.variants)
-    held_blobs = {**changed.held_blobs, **reading.held_blobs}
-    return Result(
-        snapshot,
-        FleetCache(reading.files, reading.good, changed.entries, changed.claims, held_blobs, snapshot),
-        counters,
-    )
+    candidates, of_files = find(fleet, selected, reading.files, reading.held)
+    candidates, duplicates = hold_back_duplicates(candidates)
+    gone = sorted(cache.entries.keys() - {f"{fleet.name}/{candidate.name}" for candidate in candidates})
+    changed = compile_applications(shared, reading.files, candidates, gone, {}, Index(), cache)
+    found = tuple(sorted({*of_files, *duplicates}))
+    foreign = foreign_directories(selected, reading) if not duplicates else None
+    return result_of(listing, problems, selected, reading, shared, changed, found, foreign, cache)
 
 
 def _kept(last: FleetSnapshot | None, problems: tuple[Problem, ...]) -> FleetSnapshot:
@@ -151,94 +94,10 @@ def _kept(last: FleetSnapshot | None, problems: tuple[Problem, ...]) -> FleetSna
     return replace(last or EMPTY_SNAPSHOT, problems=problems, deletions_allowed=False, kept=reason)
 
 
-# ---- reading ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    files: Mapping[str, ParsedFile]
-    good: Mapping[str, tuple[Parsed, ...]]
-    held: Mapping[str, tuple[Held, ...]]
-    held_blobs: Mapping[str, str]
-    problems: list[Problem]
-    broken: bool
-    counters: Counters
-
-
-def _read(
-    selected: Selected,
-    fleet_file: ParsedFile,
-    listing: Listing,
-    contents: Contents,
-    cache: FleetCache,
-) -> _Reading:
-    files = {FLEET_FILE: fleet_file}
-    good: dict[str, tuple[Parsed, ...]] = {}
-    held: dict[str, tuple[Held, ...]] = {}
-    held_blobs: dict[str, str] = {}
-    problems: list[Problem] = []
-    broken = False
-    read, parsed_count = int(cache.files.get(FLEET_FILE) is not fleet_file), 0
-    parsed_count += read
-    for path in selected.paths:
-        file = _file(path, listing, contents, cache)
-        if file is None:
-            raise KeyError(f"the blob of {path} is wanted and was not given")
-        if cache.files.get(path) is not file:
-            read += 1
-            parsed_count += len(file.documents)
-        files[path] = file
-        # A document where its kind may not stand is as good as absent.
-        misplaced = [parsed for parsed in file.documents if _is_misplaced(parsed, selected.areas[path])]
-        if misplaced:
-            documents = tuple(parsed for parsed in file.documents if parsed not in misplaced)
-            file = replace(file, documents=documents)
-            problems += [_misplaced(parsed) for parsed in misplaced]
-            broken = True
-        held[path] = hold(file, cache.good.get(path, ()))
-        good[path] = tuple(entry.parsed for entry in held[path])
-        if not is_whole(file):
-            _note_held(path, held_blobs, cache)
-        problems += file.problems
-        for parsed in file.documents:
-            problems += parsed.problems
-        broken |= bool(file.problems) or bool(broken_documents(file))
-    # A path that became a link, or otherwise refused, keeps what it held.
-    for path, before in cache.good.items():
-        if path in listing and path not in held:
-            refused = next((problem for problem in selected.problems if problem.file == path), None)
-            if refused:
-                good[path] = before
-                held[path] = tuple(Held(parsed, refused) for parsed in before)
-                _note_held(path, held_blobs, cache)
-    return _Reading(files, good, held, held_blobs, problems, broken, Counters(read, parsed_count))
-
-
-def _note_held(path: str, held_blobs: dict[str, str], cache: FleetCache) -> None:
-    """Remember at which blob a file that is held back could last be read whole, if it ever could."""
-    before = cache.files.get(path)
-    if path in cache.held_blobs:
-        held_blobs[path] = cache.held_blobs[path]
-    elif before is not None and is_whole(before):
-        held_blobs[path] = before.blob
-
-
-def _is_misplaced(parsed: Parsed, areas: frozenset[str]) -> bool:
-    return parsed.kind == "Fleet" or (parsed.kind in AREAS and AREAS[parsed.kind] not in areas)
-
-
-def _misplaced(parsed: Parsed) -> Problem:
-    area = AREAS.get(parsed.kind)
-    what = parsed.kind or "Kubernetes object"
-    says = f"a {what} cannot stand in this part of the repository"
-    hint = f"move it below one of the paths that fleet.yaml gives for {area}" if area else "it belongs into fleet.yaml"
-    return parsed.document.problem((), "misplaced-document", says, hint)
-
-
 # ---- what applications share ------------------------------------------------------------------------------------
 
 
-def _shared(fleet: Fleet, selected: Selected, reading: _Reading, settings: FleetSettings) -> Shared:
+def _shared(fleet: Fleet, selected: Selected, reading: Reading, settings: FleetSettings) -> Shared:
     problems: list[Problem] = []
     clusters: dict[str, Cluster] = {}
     blocked_clusters: dict[str, Reason] = {}
@@ -304,21 +163,3 @@ def _duplicate(parsed: Parsed, other_file: str) -> Problem:
 
 def _because(code: str, problem: Problem) -> Reason:
     return Reason(code, f"{problem.file}:{problem.line}:{problem.column}: {problem.message}")
-
-
-def _snapshot(
-    shared: Shared, changed: Changed, problems: tuple[Problem, ...], last: FleetSnapshot | None
-) -> FleetSnapshot:
-    applications = changed.applications
-    before = last or EMPTY_SNAPSHOT
-    return FleetSnapshot(
-        fleet=shared.fleet.name,
-        clusters=shared.clusters,
-        applications=dict(sorted(applications.items())),
-        problems=problems,
-        deletions_allowed=True,
-        blocked_clusters=shared.blocked_clusters,
-        health=shared.health,
-        removed_applications=tuple(sorted(before.applications.keys() - applications.keys())),
-        removed_clusters=tuple(sorted(before.clusters.keys() - shared.clusters.keys())),
-    )

@@ -7,94 +7,111 @@ cluster are both blocked, for nobody could tell whose it is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from reconciler.core.apply_rules import DEFAULT_RULES, ApplyRules
-from reconciler.core.compile import Compiled, Inputs, compile_application, compile_directory
-from reconciler.core.documents import Cluster, Fleet, RolloutPolicy
-from reconciler.core.fleet_candidates import Candidate, find
-from reconciler.core.fleet_files import Held, ParsedFile, Selected
-from reconciler.core.fleet_health import BlockedHealth, health_is_blocked
-from reconciler.core.fleet_model import CompiledApplication, Entry, FleetCache, FleetSettings
-from reconciler.core.health_rules import HealthPolicies
-from reconciler.core.model import ObjectKey, Reason, Target
+from reconciler.core.compile import NO_RELEASES, Compiled, Inputs, Variant, compile_application, compile_directory
+from reconciler.core.fleet_candidates import Candidate
+from reconciler.core.fleet_claims import blocked, claims_after, refuse_shared_objects
+from reconciler.core.fleet_files import ParsedFile
+from reconciler.core.fleet_health import health_is_blocked
+from reconciler.core.fleet_model import CompiledApplication, Entry, FleetCache, Index, Shared
+from reconciler.core.model import ObjectKey, Reason, Release, Target
 from reconciler.core.ownership import RENAMED_FROM
 from reconciler.core.problems import Problem, Severity, has_errors
 from reconciler.core.schema import suggest
 from reconciler.core.waves import resolve, unmatched_message
 
-_NOTHING = Compiled({}, {}, ())
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What all applications of a fleet have in common."""
-
-    fleet: Fleet
-    clusters: Mapping[str, Cluster]
-    clusters_key: str
-    blocked_clusters: Mapping[str, Reason]
-    policies: Mapping[str, RolloutPolicy]
-    blocked_policies: Mapping[str, Reason]
-    health: HealthPolicies
-    blocked_health: tuple[BlockedHealth, ...]
-    settings: FleetSettings
-    problems: tuple[Problem, ...]
-    unmatched_directories: bool
+_NOTHING = Compiled({}, NO_RELEASES, ())
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What compiling gave."""
+    """What compiling gave. `concerned` are applications that another one's change may concern: those that claim an
+    object of its, or were renamed from it."""
 
     applications: Mapping[str, CompiledApplication]
     entries: Mapping[str, Entry]
     claims: Mapping[ObjectKey, tuple[str, ...]]
-    problems: tuple[Problem, ...]
+    contested: frozenset[ObjectKey]
+    index: Index
     held_blobs: Mapping[str, str]
+    concerned: frozenset[str]
     compiled: int
     variants: int
 
 
+def hold_back_duplicates(candidates: list[Candidate]) -> tuple[list[Candidate], list[Problem]]:
+    """`candidates`, with those held back whose name another one has, and why."""
+    twice = {name for name, count in Counter(candidate.name for candidate in candidates).items() if count > 1}
+    if not twice:
+        return candidates, []
+    found = [_held_back_by_another(each, candidates) if each.name in twice else each for each in candidates]
+    return found, [each.held_back for each in found if each.name in twice and each.held_back]
+
+
 def compile_applications(
     shared: Shared,
-    selected: Selected,
     files: Mapping[str, ParsedFile],
-    held: Mapping[str, tuple[Held, ...]],
+    candidates: list[Candidate],
+    gone: Collection[str],
+    served: Mapping[str, CompiledApplication],
+    index: Index,
     cache: FleetCache,
 ) -> Changed:
-    """All applications, given the documents in force."""
-    candidates, problems = find(shared.fleet, selected, files, held)
-    twice = {name for name, count in Counter(candidate.name for candidate in candidates).items() if count > 1}
-    served: dict[str, CompiledApplication] = {}
-    entries: dict[str, Entry] = {}
+    """The applications that `candidates` are, and without those that are `gone`; all others stay as they are in
+    `served`, to which `index` belongs. With nothing served that is the whole fleet."""
+    fresh: dict[str, CompiledApplication] = {}
+    entries = dict(cache.entries)
     by_name: dict[str, Candidate] = {}
+    where, formers = dict(index.files), dict(index.formers)
+    for name in gone:
+        entries.pop(name, None)
+        where.pop(name, None)
+        formers.pop(name, None)
     compiled = variants = 0
-    for found in candidates:
-        candidate = _held_back_by_another(found, candidates) if found.name in twice else found
-        problems += [candidate.held_back] if candidate.held_back and found.name in twice else []
+    for candidate in candidates:
         name = f"{shared.fleet.name}/{candidate.name}"
         before = cache.entries.get(name)
         entry, application = _compile_one(name, candidate, before, shared, files)
         if entry is not before and candidate.held_back is None and entry.compiled.variants_compiled:
-            fresh = before is None or entry.compiled is not before.compiled
-            compiled += fresh
-            variants += entry.compiled.variants_compiled if fresh else 0
-        served[name], entries[name], by_name[name] = application, entry, candidate
-    _refuse_renames(served, entries, by_name)
-    claims = _claims(entries, cache)
-    _refuse_shared_objects(claims, served, entries, by_name)
+            anew = before is None or entry.compiled is not before.compiled
+            compiled += anew
+            variants += entry.compiled.variants_compiled if anew else 0
+        fresh[name], entries[name], by_name[name], where[name] = application, entry, candidate, candidate.file
+        formers.pop(name, None)
+        if application.apply.former:
+            formers[name] = application.apply.former
+    _refuse_renames(fresh, where, entries, by_name)
+    touched = fresh.keys() | set(gone)
+    claims, keys = claims_after(touched, entries, cache)
+    contested = frozenset(key for key in cache.contested | keys if len(claims.get(key, ())) > 1)
+    refuse_shared_objects(claims, contested, fresh, entries, by_name, where)
+    for name, application in fresh.items():
+        if application.blocked is None and entries[name].last is not application:
+            entries[name] = replace(entries[name], last=application, last_blobs=entries[name].key[1])
+    applications = {**served, **fresh}
+    for name in gone:
+        applications.pop(name, None)
+    if applications.keys() != served.keys():
+        applications = dict(sorted(applications.items()))
+    after = Index(
+        where,
+        formers,
+        (index.blocked - touched) | {name for name, each in fresh.items() if each.blocked is not None},
+        (index.flawed - touched) | {name for name, each in fresh.items() if each.problems},
+    )
     held_blobs: dict[str, str] = {}
-    for name, application in served.items():
-        problems += application.problems
-        entry = entries[name]
-        if application.blocked is not None:
-            held_blobs.update((path, blob) for path, blob in entry.last_blobs if _is_other(path, blob, files))
-        elif entry.last is not application:
-            entries[name] = replace(entry, last=application, last_blobs=entry.key[1])
-    return Changed(dict(sorted(served.items())), entries, claims, tuple(problems), held_blobs, compiled, variants)
+    for name in sorted(after.blocked, key=lambda name: (where[name], name)):
+        held_blobs.update((path, blob) for path, blob in entries[name].last_blobs if _is_other(path, blob, files))
+    moved = {name for name in touched if where.get(name) != index.files.get(name)}
+    of_moved = [key for name in moved for key in (entries[name].compiled.claims if name in entries else ())]
+    concerned = {name for key in (*keys, *of_moved) for name in claims.get(key, ())}
+    concerned |= {name for name, former in formers.items() if former in moved}
+    counts = compiled, variants
+    return Changed(applications, entries, claims, contested, after, held_blobs, frozenset(concerned), *counts)
 
 
 def _is_other(path: str, blob: str, files: Mapping[str, ParsedFile]) -> bool:
@@ -114,8 +131,8 @@ def _compile_one(
     if candidate.held_back is not None:
         problem = candidate.held_back
         code = {"unsupported": "Unsupported", "duplicate-name": "DuplicateName"}.get(problem.code, "BrokenDocument")
-        entry = before or Entry((), "", _NOTHING, {}, None)
-        return entry, _blocked(name, candidate, last, _because(code, problem), candidate.problems)
+        entry = before or Entry((), "", _NOTHING, None)
+        return entry, blocked(name, candidate, last, _because(code, problem), candidate.problems)
     blobs = tuple((path, files[path].blob) for path in candidate.files if path in files)
     settings, default = shared.settings, shared.fleet.namespace
     rule = candidate.rule
@@ -126,27 +143,18 @@ def _compile_one(
         entry = before
     else:
         inputs = Inputs(name, default, settings.catalogue.traits, settings.scope, candidate.directories)
-        known = before.compiled.variants if before is not None and same_inputs else {}
+        known = _known(before.compiled) if before is not None and same_inputs else {}
         if candidate.application is not None:
             compiled = compile_application(candidate.application, shared.clusters, inputs, known)
         else:
             compiled = compile_directory(candidate.plain, shared.clusters, rule, inputs)
         last_blobs = before.last_blobs if before is not None else ()
-        entry = Entry(key, shared.clusters_key, compiled, claims_of(compiled), last, last_blobs)
+        entry = Entry(key, shared.clusters_key, compiled, last, last_blobs)
     return entry, _serve(name, candidate, entry, shared)
 
 
-def claims_of(compiled: Compiled) -> dict[ObjectKey, frozenset[str]]:
-    """The objects of all releases, each with the clusters it goes to."""
-    clusters: dict[str, set[str]] = {}
-    for cluster, digest in compiled.by_cluster.items():
-        clusters.setdefault(digest, set()).add(cluster)
-    claims: dict[ObjectKey, frozenset[str]] = {}
-    for digest, release in compiled.releases.items():
-        for manifest in release.objects:
-            key = ObjectKey.of(manifest)
-            claims[key] = claims.get(key, frozenset()) | clusters.get(digest, set())
-    return claims
+def _known(compiled: Compiled) -> dict[Variant, Release]:
+    return {variant: compiled.releases[digest] for variant, digest in compiled.variants.items()}
 
 
 def _serve(name: str, candidate: Candidate, entry: Entry, shared: Shared) -> CompiledApplication:
@@ -160,7 +168,7 @@ def _serve(name: str, candidate: Candidate, entry: Entry, shared: Shared) -> Com
         and last.policy is policy
         and last.apply == _apply_rules(candidate, shared.fleet.name)
     )
-    unjudged = health_is_blocked(shared.blocked_health, entry.claims)
+    unjudged = health_is_blocked(shared.blocked_health, entry.compiled.claims)
     if last is not None and same and policy_name not in shared.blocked_policies and unjudged is None:
         # The same compilation was shown before, for the same clusters and under the same policy.
         return last
@@ -169,9 +177,9 @@ def _serve(name: str, candidate: Candidate, entry: Entry, shared: Shared) -> Com
         says = f"the directory {candidate.rule.path!r} has no targets: no cluster matches {candidate.rule.selection}"
         problems.append(shared.fleet.document.problem(candidate.rule.at, "no-targets", says))
     if policy_name in shared.blocked_policies:
-        return _blocked(name, candidate, entry.last, shared.blocked_policies[policy_name], tuple(problems))
+        return blocked(name, candidate, entry.last, shared.blocked_policies[policy_name], tuple(problems))
     if unjudged is not None:
-        return _blocked(name, candidate, entry.last, unjudged, tuple(problems))
+        return blocked(name, candidate, entry.last, unjudged, tuple(problems))
     if policy is None:
         problems.append(_unknown_policy(candidate, policy_name, shared))
     labels = candidate.application.labels if candidate.application else {}
@@ -187,7 +195,7 @@ def _serve(name: str, candidate: Candidate, entry: Entry, shared: Shared) -> Com
     if has_errors(problems):
         error = next(problem for problem in problems if problem.severity is Severity.ERROR)
         code = "Unsupported" if error.code == "unsupported" else "Invalid"
-        return _blocked(name, candidate, entry.last, _because(code, error), tuple(problems))
+        return blocked(name, candidate, entry.last, _because(code, error), tuple(problems))
     application = CompiledApplication(
         name=name,
         labels=labels,
@@ -205,7 +213,7 @@ def _idle_rules(rules: ApplyRules, candidate: Candidate, compiled: Compiled, sha
     """Rules that match no object of any release: a name that was mistyped protects nothing, and nobody would notice."""
     if not rules.objects:
         return []
-    keys = {ObjectKey.of(manifest) for release in compiled.releases.values() for manifest in release.objects}
+    keys = compiled.claims.keys()
     document = candidate.application.document if candidate.application is not None else shared.fleet.document
     says, hint = "the rule matches no object of the application", "compare its `match` with `reconciler render`"
     return [
@@ -228,108 +236,28 @@ def _because(code: str, problem: Problem) -> Reason:
     return Reason(code, f"{where}: {problem.message}")
 
 
-def _blocked(
-    name: str,
-    candidate: Candidate,
-    last: CompiledApplication | None,
-    reason: Reason,
-    problems: tuple[Problem, ...],
-) -> CompiledApplication:
-    labels = candidate.application.labels if candidate.application else {}
-    return CompiledApplication(
-        name=name,
-        labels=last.labels if last else labels,
-        targets=last.targets if last else {},
-        releases=last.releases if last else {},
-        policy=last.policy if last else None,
-        files=candidate.files,
-        problems=problems,
-        blocked=reason,
-        apply=last.apply if last else DEFAULT_RULES,
-    )
-
-
 def _apply_rules(candidate: Candidate, fleet: str) -> ApplyRules:
     application = candidate.application
     if application is not None:
         former = f"{fleet}/{application.renamed_from}" if application.renamed_from else ""
-        return replace(application.apply, former=former)
+        return application.apply if application.apply.former == former else replace(application.apply, former=former)
     return candidate.rule.apply if candidate.rule is not None else DEFAULT_RULES
 
 
 def _refuse_renames(
-    served: dict[str, CompiledApplication], entries: Mapping[str, Entry], candidates: Mapping[str, Candidate]
+    served: dict[str, CompiledApplication],
+    files: Mapping[str, str],
+    entries: Mapping[str, Entry],
+    candidates: Mapping[str, Candidate],
 ) -> None:
-    """Blocks, in `served`, what was renamed from an application that is still there: its objects have an owner."""
-    formers = [(name, served[name].apply.former) for name in sorted(served) if served[name].apply.former in served]
+    """Blocks, in `served`, what was renamed from an application that is still there (`files` names all that are, each
+    with its file): its objects have an owner."""
+    formers = [(name, served[name].apply.former) for name in sorted(served) if served[name].apply.former in files]
     for name, former in formers:
         application = candidates[name].application
         assert application is not None, f"{name} was renamed and is no Application"
-        says = f"it is renamed from {former}, which is still declared ({candidates[former].file})"
+        says = f"it is renamed from {former}, which is still declared ({files[former]})"
         at = ("metadata", "annotations", RENAMED_FROM)
         problem = application.document.problem(at, "invalid-value", says, "remove the annotation, or that application")
         problems = (*served[name].problems, problem)
-        served[name] = _blocked(name, candidates[name], entries[name].last, _because("Invalid", problem), problems)
-
-
-# ---- objects that two applications claim ---------------------------------------------------------------------------
-
-
-def _claims(entries: Mapping[str, Entry], cache: FleetCache) -> Mapping[ObjectKey, tuple[str, ...]]:
-    """Object -> the applications that declare it, on whatever cluster; only what changed is looked at."""
-    touched = {
-        name
-        for name in entries.keys() | cache.entries.keys()
-        if name not in entries or name not in cache.entries or entries[name].claims is not cache.entries[name].claims
-    }
-    if not touched:
-        return cache.claims
-    claims = dict(cache.claims)
-    for name in sorted(touched):
-        for key in cache.entries[name].claims if name in cache.entries else ():
-            left = tuple(other for other in claims.get(key, ()) if other != name)
-            if left:
-                claims[key] = left
-            else:
-                claims.pop(key, None)
-        for key in entries[name].claims if name in entries else ():
-            claims[key] = tuple(sorted({*claims.get(key, ()), name}))
-    return claims
-
-
-def _refuse_shared_objects(
-    claims: Mapping[ObjectKey, tuple[str, ...]],
-    served: dict[str, CompiledApplication],
-    entries: Mapping[str, Entry],
-    candidates: Mapping[str, Candidate],
-) -> None:
-    """Blocks, in `served`, what claims an object of another."""
-    for key in sorted(key for key, names in claims.items() if len(names) > 1):
-        for name in claims[key]:
-            mine = entries[name].claims[key]
-            other = next((other for other in claims[key] if other != name and mine & entries[other].claims[key]), None)
-            if other is not None:
-                both = sorted(mine & entries[other].claims[key])
-                _refuse_shared_object(key, name, other, both, served, entries, candidates)
-
-
-def _refuse_shared_object(
-    key: ObjectKey,
-    name: str,
-    other: str,
-    clusters: list[str],
-    served: dict[str, CompiledApplication],
-    entries: Mapping[str, Entry],
-    candidates: Mapping[str, Candidate],
-) -> None:
-    where = clusters[0] + (f" and {len(clusters) - 1} more" if len(clusters) > 1 else "")
-    says = f"{key} on {where} is declared by {other} too ({candidates[other].file})"
-    hint = "an object belongs to one application"
-    if key.kind == "Namespace":
-        hint = "let one application create the namespace, and leave createNamespace out of the others"
-    problem = candidates[name].problem("claimed-twice", says, hint)
-    last = entries[name].last
-    application = served[name]
-    if application.blocked is None:
-        application = _blocked(name, candidates[name], last, _because("ClaimedTwice", problem), application.problems)
-    served[name] = replace(application, problems=(*application.problems, problem))
+        served[name] = blocked(name, candidates[name], entries[name].last, _because("Invalid", problem), problems)

@@ -92,7 +92,7 @@ class _Ground:
                     plain.setdefault(directory, []).append(entry)
                 elif isinstance(entry.parsed.value, Application):
                     applications.add(directory)
-                    referenced.update(_referenced(entry.parsed.value))
+                    referenced.update(referenced_by(entry.parsed.value))
             file = files.get(path)
             for parsed, problem in broken_documents(file) if file else ():
                 if parsed.kind == "Application":
@@ -108,22 +108,21 @@ class _Ground:
 
     def broken_within(self, directory: str) -> Problem | None:
         """The first problem of a file in or below `directory`."""
-        return next((self.broken[name] for name in sorted(self.broken) if _within(name, directory)), None)
+        return next((self.broken[name] for name in sorted(self.broken) if within(name, directory)), None)
 
     def doubt_about(self, directory: str) -> Problem | None:
         """Why it cannot be told whose the objects of `directory` are: something in it, or above it, is broken."""
-        return next((self.doubtful[name] for name in sorted(self.doubtful) if _within(directory, name)), None)
+        return next((self.doubtful[name] for name in sorted(self.doubtful) if within(directory, name)), None)
 
 
-def _within(path: str, directory: str) -> bool:
+def within(path: str, directory: str) -> bool:
+    """True if `path` is `directory` or below it."""
     return path == directory or path.startswith(directory + "/")
 
 
-def _referenced(application: Application) -> set[str]:
-    properties = [component.properties for component in application.components]
-    properties += [part.properties for override in application.overrides for part in override.components]
-    paths = [value.get("path") for value in properties]
-    return {directory_of(application.document.file, path) for path in paths if isinstance(path, str) and path}
+def referenced_by(application: Application) -> set[str]:
+    """The directories that components of `application` name."""
+    return {directory_of(application.document.file, path) for path in application.paths}
 
 
 def _declared(ground: _Ground) -> Iterator[Candidate]:
@@ -134,7 +133,7 @@ def _declared(ground: _Ground) -> Iterator[Candidate]:
             if not isinstance(value, Application):
                 continue
             names.add(value.name)
-            referenced = sorted(_referenced(value))
+            referenced = sorted(referenced_by(value))
             directories = {directory: _documents_within(ground, directory) for directory in referenced}
             held_back = entry.broken
             for directory in referenced:
@@ -150,7 +149,7 @@ def _documents_within(ground: _Ground, directory: str) -> tuple[Document, ...]:
     return tuple(
         entry.parsed.document
         for name in sorted(ground.plain)
-        if _within(name, directory)
+        if within(name, directory)
         for entry in ground.plain[name]
     )
 
@@ -159,7 +158,7 @@ def _directories(ground: _Ground) -> tuple[list[Candidate], list[Problem]]:
     owned: dict[str, list[str]] = {}
     problems: list[Problem] = []
     for directory in sorted(ground.plain):
-        if any(_within(directory, reference) for reference in ground.referenced):
+        if any(within(directory, reference) for reference in ground.referenced):
             continue
         if _below_an_application(ground, directory):
             problems += [_unused(entry) for entry in ground.plain[directory]]
@@ -192,7 +191,7 @@ def _below_an_application(ground: _Ground, directory: str) -> bool:
     root = _root_of(ground, directory)
     rules = {rule.path for rule in ground.fleet.directories}
     current = directory
-    while current != root and _within(current, root):
+    while current != root and within(current, root):
         if current in ground.applications:
             return True
         if current in rules:
@@ -212,7 +211,7 @@ def _owner(ground: _Ground, directory: str) -> str:
     owner = current = directory
     while owner not in rules:
         current = posixpath.dirname(current)
-        if not _within(current, root) or current == root or current in ground.applications:
+        if not within(current, root) or current == root or current in ground.applications:
             break
         if current in ground.plain:
             owner = current
@@ -222,7 +221,7 @@ def _owner(ground: _Ground, directory: str) -> str:
 
 
 def _under_other_tool(ground: _Ground, directory: str) -> bool:
-    return any(_within(directory, other) for other in ground.selected.unsupported if other not in ground.applications)
+    return any(within(directory, other) for other in ground.selected.unsupported if other not in ground.applications)
 
 
 def _unused(entry: Held) -> Problem:

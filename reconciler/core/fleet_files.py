@@ -7,6 +7,7 @@ machine are refused.
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 import re
 import unicodedata
@@ -27,6 +28,12 @@ _KUSTOMIZATION = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 _CHART = "Chart.yaml"
 _MODES = {"120000": "a link", "160000": "a submodule"}
 _PATH_MAX = 1024
+#: One set for all files of the same areas.
+_AREA_SETS = {
+    areas: areas
+    for size in range(4)
+    for areas in map(frozenset, itertools.combinations(("clusters", "applications", "policies"), size))
+}
 #: Nearly all paths; the others are looked at part by part.
 _ORDINARY_PATH = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)*[A-Za-z0-9_-][A-Za-z0-9_.-]*[A-Za-z0-9_-]")
 
@@ -68,13 +75,17 @@ class Held:
 @dataclass(frozen=True, slots=True)
 class Selected:
     """The files a fleet reads. `roots` maps each application file to the directory of `fleet.yaml` it was found below,
-    `areas` each file to what may stand in it; `unsupported` are directories of other tools, with the tool's name."""
+    `areas` each file to what may stand in it; `unsupported` are directories of other tools, with the tool's name.
+    `counts` says how many files each pattern matches, `folded` which paths are not in lower case, by what they are in
+    it."""
 
     roots: Mapping[str, str]
     areas: Mapping[str, frozenset[str]]
     unsupported: Mapping[str, str]
     problems: tuple[Problem, ...]
     unmatched: bool
+    counts: tuple[int, ...]
+    folded: Mapping[str, str]
 
     @property
     def paths(self) -> list[str]:
@@ -87,12 +98,12 @@ def select(fleet: Fleet, listing: Listing) -> Selected:
     roots: dict[str, str] = {}
     areas: dict[str, set[str]] = {}
     problems: list[Problem] = []
-    unmatched = False
+    counts: list[int] = []
     for area in ("clusters", "applications", "policies"):
         for index, pattern in enumerate(getattr(fleet, area)):
             found = _matching(pattern, listing)
+            counts.append(len(found))
             if not found:
-                unmatched = True
                 problems.append(_matches_nothing(fleet, area, index, pattern))
             for path, root in found.items():
                 areas.setdefault(path, set()).add(area)
@@ -107,8 +118,38 @@ def select(fleet: Fleet, listing: Listing) -> Selected:
         if refused:
             problems.append(refused)
         elif path.endswith(_YAML) and not _is_other_tools(path, unsupported):
-            readable[path] = frozenset(areas[path])
-    return Selected(roots, readable, unsupported, tuple(problems), unmatched)
+            readable[path] = _AREA_SETS[frozenset(areas[path])]
+    folded = {lower: path for lower, path in folded.items() if lower != path}
+    return Selected(roots, readable, unsupported, tuple(problems), 0 in counts, tuple(counts), folded)
+
+
+def select_again(fleet: Fleet, listing: Listing, before: Selected, added: Listing, gone: Listing) -> Selected | None:
+    """What `select` gives, if `before` is what it gave last and no paths but `added` and `gone` differ since.
+
+    None where more than these files may be concerned: then `select` has to look at all of them."""
+    if before.problems:
+        return None
+    more, less = select(fleet, added), select(fleet, gone)
+    counts = tuple(
+        count + plus - minus for count, plus, minus in zip(before.counts, more.counts, less.counts, strict=True)
+    )
+    refused = any(problem.code == "bad-path" for problem in more.problems)
+    if refused or 0 in counts or more.unsupported or less.unsupported:
+        return None
+    if any(_is_other_tools(path, before.unsupported) for path in added):
+        return None
+    # A path that may be the same as another one on some machine: which of the two stands is not decided here.
+    if any(_folded(path) in before.folded for path in added) or any(lower in listing for lower in more.folded):
+        return None
+    roots = {**before.roots, **more.roots}
+    areas = {**before.areas, **more.areas}
+    folded = {**before.folded, **more.folded}
+    for path in gone:
+        roots.pop(path, None)
+        areas.pop(path, None)
+    for lower in less.folded:
+        folded.pop(lower, None)
+    return Selected(roots, areas, before.unsupported, (), False, counts, folded)
 
 
 def _matches_nothing(fleet: Fleet, area: str, index: int, pattern: str) -> Problem:
@@ -147,7 +188,7 @@ def _glob(pattern: str) -> re.Pattern[str]:
 
 def _refused(path: str, mode: str, folded: dict[str, str]) -> Problem | None:
     says = hint = ""
-    other = folded.setdefault((path if path.isascii() else unicodedata.normalize("NFC", path)).casefold(), path)
+    other = folded.setdefault(_folded(path), path)
     if mode in _MODES:
         says, hint = f"{_MODES[mode]} is never followed", "put the file itself there"
     elif other != path:
@@ -156,6 +197,11 @@ def _refused(path: str, mode: str, folded: dict[str, str]) -> Problem | None:
         says = _odd(path)
     shown = path if len(path) <= 200 and path.isprintable() else repr(path)[:200]
     return Problem(shown, 0, 0, Severity.ERROR, "bad-path", says, hint or "rename it") if says else None
+
+
+def _folded(path: str) -> str:
+    """What `path` is on a machine that does not tell upper from lower case."""
+    return (path if path.isascii() else unicodedata.normalize("NFC", path)).casefold()
 
 
 def _odd(path: str) -> str:
@@ -210,7 +256,7 @@ def parse_blob(path: str, blob: str, content: bytes | TooLarge) -> ParsedFile:
         says = f"{content.bytes} bytes are more than the {BYTES_MAX} a file may have"
         return ParsedFile(path, blob, (), (Problem(path, 0, 0, Severity.ERROR, "invalid-yaml", says),))
     documents, problems = parse_file(path, content)
-    return ParsedFile(path, blob, documents, problems)
+    return ParsedFile(path, blob, tuple(parsed.packed() for parsed in documents), problems)
 
 
 def hold(file: ParsedFile, before: tuple[Parsed, ...]) -> tuple[Held, ...]:

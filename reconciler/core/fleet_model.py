@@ -8,11 +8,12 @@ from typing import Any
 
 from reconciler.core.apply_rules import DEFAULT_RULES, ApplyRules
 from reconciler.core.catalogue import Catalogue
-from reconciler.core.compile import Compiled
-from reconciler.core.documents import Cluster, Parsed, RolloutPolicy
-from reconciler.core.fleet_files import ParsedFile
+from reconciler.core.compile import Compiled, Releases
+from reconciler.core.documents import Cluster, Fleet, RolloutPolicy
+from reconciler.core.fleet_files import Held, Listing, ParsedFile, Selected
+from reconciler.core.fleet_health import BlockedHealth
 from reconciler.core.health_rules import NO_POLICIES, HealthPolicies
-from reconciler.core.model import ObjectKey, Reason, Release
+from reconciler.core.model import ObjectKey, Reason
 from reconciler.core.objects import Scope
 from reconciler.core.problems import Problem
 
@@ -35,7 +36,7 @@ class CompiledApplication:
     name: str
     labels: Mapping[str, str]
     targets: Mapping[str, str]
-    releases: Mapping[str, Release]
+    releases: Releases
     policy: RolloutPolicy | None
     files: tuple[str, ...]
     problems: tuple[Problem, ...] = ()
@@ -75,15 +76,76 @@ EMPTY_SNAPSHOT = FleetSnapshot("", {}, {}, (), deletions_allowed=False)
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What is kept of one application. `key` names the inputs of its compilation but for the clusters, `clusters_key`
-    those; `compiled` is the newest compilation and `claims` its objects, each with its clusters; `last` is what the
-    snapshot showed when it was last not blocked, and `last_blobs` are the files that it was made of."""
+    those; `compiled` is the newest compilation; `last` is what the snapshot showed when it was last not blocked, and
+    `last_blobs` are the files that it was made of."""
 
     key: tuple[Any, ...]
     clusters_key: str
     compiled: Compiled
-    claims: Mapping[ObjectKey, frozenset[str]]
     last: CompiledApplication | None
     last_blobs: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The files of a commit. `held` is what is in force of each, `problems` what is wrong with those that have any;
+    `broken` are those of which something may be missing, `unread` those that are not whole, `held_back` those of which
+    an earlier version is in force, and `held_blobs` at which blob that was, where it is known."""
+
+    files: Mapping[str, ParsedFile]
+    held: Mapping[str, tuple[Held, ...]]
+    problems: Mapping[str, tuple[Problem, ...]]
+    broken: frozenset[str]
+    unread: frozenset[str]
+    held_back: frozenset[str]
+    held_blobs: Mapping[str, str]
+    blobs_read: int = 0
+    documents_parsed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all applications of a fleet have in common."""
+
+    fleet: Fleet
+    clusters: Mapping[str, Cluster]
+    clusters_key: str
+    blocked_clusters: Mapping[str, Reason]
+    policies: Mapping[str, RolloutPolicy]
+    blocked_policies: Mapping[str, Reason]
+    health: HealthPolicies
+    blocked_health: tuple[BlockedHealth, ...]
+    settings: FleetSettings
+    problems: tuple[Problem, ...]
+    unmatched_directories: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Where to look among the applications of a fleet without looking at each: the file each stands in, what those that
+    were renamed were before, which are blocked, and which have problems."""
+
+    files: Mapping[str, str] = field(default_factory=dict)
+    formers: Mapping[str, str] = field(default_factory=dict)
+    blocked: frozenset[str] = frozenset()
+    flawed: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """All that a commit was found to be, so that the next one can be compiled where it differs (`fleet_step`).
+
+    `found` are problems of files that belong to no application; `foreign` are directories that components name outside
+    their own plot (`fleet_plots`)."""
+
+    listing: Listing
+    fleet_problems: tuple[Problem, ...]
+    selected: Selected
+    reading: Reading
+    shared: Shared
+    index: Index
+    found: tuple[Problem, ...]
+    foreign: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +154,17 @@ class FleetCache:
 
     `held_blobs` are the files of which an earlier version is in force, because they cannot be read whole now or because
     their application is blocked, each with that version's blob: reading those again first is how a new process comes to
-    know what is in force."""
+    know what is in force. `contested` are the objects that several applications claim. `standing` is None if the next
+    commit has to be looked at as a whole."""
 
     files: Mapping[str, ParsedFile] = field(default_factory=dict)
-    good: Mapping[str, tuple[Parsed, ...]] = field(default_factory=dict)
+    held: Mapping[str, tuple[Held, ...]] = field(default_factory=dict)
     entries: Mapping[str, Entry] = field(default_factory=dict)
     claims: Mapping[ObjectKey, tuple[str, ...]] = field(default_factory=dict)
+    contested: frozenset[ObjectKey] = frozenset()
     held_blobs: Mapping[str, str] = field(default_factory=dict)
     snapshot: FleetSnapshot | None = None
+    standing: Standing | None = None
 
 
 EMPTY_CACHE = FleetCache()

@@ -17,25 +17,20 @@ from typing import Any
 from reconciler.core import schemas
 from reconciler.core.apply_rules import DEFAULT_RULES, rules_of
 from reconciler.core.documents import (
-    EVERY_CLUSTER,
     OAM_VERSION,
     OWN_VERSION,
     Application,
     Cluster,
-    Component,
-    ComponentOverride,
     DirectoryRule,
     Fleet,
-    Override,
     Parsed,
     RolloutPolicy,
-    Selection,
-    Topology,
-    TraitUse,
+    selection_of,
 )
 from reconciler.core.formats import duration_s, is_dns_label
 from reconciler.core.health_rules import HealthPolicy
 from reconciler.core.ownership import OWN_PREFIX, RENAMED_FROM
+from reconciler.core.packed import common
 from reconciler.core.parse_health import build_health_policy, check_health_policy
 from reconciler.core.parse_policy import build_policy, check_policy
 from reconciler.core.problems import Problem, Severity
@@ -258,13 +253,6 @@ def _check_override(properties: Mapping[str, Any], at: Path, names: list[str]) -
 # ---- building ------------------------------------------------------------------------------------------------------
 
 
-def _selection(value: Mapping[str, Any]) -> Selection:
-    if value.get("clusters") is not None:
-        return Selection({}, tuple(value["clusters"]))
-    labels = value.get("clusterLabelSelector")
-    return Selection(labels) if labels else EVERY_CLUSTER
-
-
 def _paths(value: str | list[str] | None) -> tuple[str, ...]:
     paths = [value] if isinstance(value, str) else value or []
     return tuple(path.removeprefix("./").rstrip("/") for path in paths)
@@ -276,7 +264,7 @@ def _build_fleet(document: Document, _findings: list[Finding]) -> Fleet:
     rules = [
         DirectoryRule(
             path=_paths(rule["path"])[0],
-            selection=_selection(rule),
+            selection=selection_of(rule),
             namespace=rule.get("namespace"),
             create_namespace=bool(rule.get("createNamespace")),
             apply=rules_of(rule.get("apply") or {}, ("spec", "directories", index, "apply")),
@@ -311,42 +299,26 @@ def _build_cluster(document: Document, findings: list[Finding]) -> Cluster:
     )
 
 
-def _traits(value: Mapping[str, Any], at: Path) -> tuple[TraitUse, ...]:
-    return tuple(
-        TraitUse(trait["type"], trait.get("properties") or {}, (*at, "traits", index))
-        for index, trait in enumerate(value.get("traits") or ())
-    )
-
-
 def _build_application(document: Document, _findings: list[Finding]) -> Application:
     metadata, spec = document.value["metadata"], document.value["spec"]
-    components = []
-    for index, component in enumerate(spec["components"]):
-        at: Path = ("spec", "components", index)
-        properties = component.get("properties") or {}
-        components.append(Component(component["name"], component["type"], properties, _traits(component, at), at))
-    topologies, overrides = [], []
     rollout: str | None = None
     rollout_at: Path = ("metadata", "name")
     apply = DEFAULT_RULES
+    named = list(spec["components"])
     for index, policy in enumerate(spec.get("policies") or ()):
         properties = policy.get("properties") or {}
         at = ("spec", "policies", index, "properties")
-        if policy["type"] == "topology":
-            create = bool(properties.get("createNamespace"))
-            topologies.append(Topology(_selection(properties), properties.get("namespace"), create, at))
-        elif policy["type"] == "override":
-            overrides.append(Override(_selection(properties), _component_overrides(properties, at), at))
+        if policy["type"] == "override":
+            named += properties["components"]
         elif policy["type"] == "apply":
             apply = rules_of(properties, at)
-        else:
+        elif policy["type"] == "rollout":
             rollout, rollout_at = properties["policy"], (*at, "policy")
+    paths = [(component.get("properties") or {}).get("path") for component in named]
     return Application(
         name=metadata["name"],
-        labels=dict(metadata.get("labels") or {}),
-        components=tuple(components),
-        topologies=tuple(topologies),
-        overrides=tuple(overrides),
+        labels=_shared(metadata.get("labels") or {}),
+        paths=tuple(path for path in paths if isinstance(path, str) and path),
         rollout=rollout,
         rollout_at=rollout_at,
         apply=apply,
@@ -355,13 +327,9 @@ def _build_application(document: Document, _findings: list[Finding]) -> Applicat
     )
 
 
-def _component_overrides(properties: Mapping[str, Any], at: Path) -> tuple[ComponentOverride, ...]:
-    overrides = []
-    for index, component in enumerate(properties["components"]):
-        place = (*at, "components", index)
-        changes = component.get("properties") or {}
-        overrides.append(ComponentOverride(component["name"], changes, _traits(component, place), place))
-    return tuple(overrides)
+def _shared(labels: Mapping[str, str]) -> dict[str, str]:
+    """A copy whose words are one for all applications that use them."""
+    return {common(name): common(value) for name, value in labels.items()}
 
 
 def _build_policy(document: Document, findings: list[Finding]) -> RolloutPolicy:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import re
 from array import array
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from typing import Any
 
 import yaml
 
+from reconciler.core.packed import pack, unpack
 from reconciler.core.problems import Problem, Severity
 from reconciler.core.yaml_scalars import ScalarError, is_integer, json_number, resolve
 
@@ -32,6 +34,9 @@ DEPTH_MAX = 100
 NODES_MAX = 400_000
 ALIASED_NODES_MAX = 10_000
 _MESSAGE_MAX = 500
+_TOO_LARGE = "the document is too large once its aliases are expanded"
+#: Keys up to this length are remembered: the documents of a fleet have most of theirs in common.
+_COMMON_KEY_LENGTH_MAX = 64
 
 #: A step of a path is a key or an index.
 Path = tuple[str | int, ...]
@@ -46,24 +51,54 @@ _NON_SPECIFIC_TAG = re.compile(r"(?:&\S+\s+)?!\s")
 _CONTENT_AFTER_SEPARATOR = re.compile(r"^---[ \t]*[^ \t\r\n#].*$", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
 class Document:
     """One YAML document: plain JSON values, never to be changed, and where each of them stands."""
 
-    file: str
-    value: Any
-    _marks: array[int]
+    __slots__ = ("_content", "file")
+
+    def __init__(self, file: str, value: Any, marks: array[int]) -> None:
+        self.file = file
+        self._content: tuple[Any, array[int]] | bytes = (value, marks)
+
+    @property
+    def value(self) -> Any:
+        """What the document says."""
+        return self._value_and_marks()[0]
+
+    def packed(self) -> Document:
+        """The same document in less memory: it is unpacked whenever it is looked at."""
+        value, marks = self._value_and_marks()
+        found = Document(self.file, None, marks)
+        found._content = pack((value, marks.typecode, marks.tobytes()))
+        return found
+
+    def _value_and_marks(self) -> tuple[Any, array[int]]:
+        if isinstance(self._content, tuple):
+            return self._content
+        value, typecode, marks = unpack(self._content)
+        return value, array(typecode, marks)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Document):
+            return NotImplemented
+        return self is other or (self.file, *self._value_and_marks()) == (other.file, *other._value_and_marks())
+
+    def __hash__(self) -> int:
+        return hash(self.file)
+
+    def __repr__(self) -> str:
+        return f"Document({self.file!r}, {self.value!r})"
 
     def locate(self, path: Path = ()) -> tuple[int, int]:
         """Line and column (from 1) of the value at `path`; a member of a map is where its key is. Steps that do not
         exist are left out: a missing field is located at the map that lacks it."""
-        value, at = self.value, 0
-        mark = self._marks[0]
+        value, marks = self._value_and_marks()
+        at, mark = 0, marks[0]
         for step in path:
             found = _descend(value, step, at)
             if found is None:
                 break
-            value, at, mark = found[0], found[1], self._marks[found[2]]
+            value, at, mark = found[0], found[1], marks[found[2]]
         return mark >> _COLUMN_BITS, mark & _COLUMN_MAX
 
     def problem(
@@ -149,10 +184,15 @@ def load(file: str, content: bytes) -> Loaded:
             builder = _Builder(text)
             value = builder.build(node)
             if value is not None:
-                documents.append(Document(file, value, builder.marks))
+                documents.append(Document(file, value, _small(builder.marks)))
     except _Refused as error:
         return Loaded(tuple(documents), (_problem(file, error.line, error.column, str(error), error.hint),))
     return Loaded(tuple(documents), ())
+
+
+def _small(marks: array[int]) -> array[int]:
+    """The marks in half the bytes, as long as no line is beyond what fits."""
+    return array("I", marks) if max(marks) < 1 << 32 else marks
 
 
 def _problem(file: str, line: int, column: int, message: str, hint: str = "") -> Problem:
@@ -199,6 +239,7 @@ class _Builder:
 
     def __init__(self, text: str) -> None:
         self._text = text
+        self._has_tags = "!" in text
         self.marks = array("Q")
         self._open: set[int] = set()
         self._seen: set[int] = set()
@@ -208,7 +249,7 @@ class _Builder:
     def build(self, node: yaml.Node) -> Any:
         self._mark(node)
         if isinstance(node, yaml.ScalarNode):
-            if node.tag == _PLAIN and (node.style or _NON_SPECIFIC_TAG.match(self._text, node.start_mark.index)):
+            if node.tag == _PLAIN and (node.style or self._is_tagged(node)):
                 return node.value
             return scalar_value(node)
         identity = id(node)
@@ -223,13 +264,20 @@ class _Builder:
         self._open.discard(identity)
         return value
 
+    def _is_tagged(self, node: yaml.ScalarNode) -> bool:
+        return self._has_tags and _NON_SPECIFIC_TAG.match(self._text, node.start_mark.index) is not None
+
     def _mark(self, node: yaml.Node) -> None:
         mark = node.start_mark
-        self.marks.append((mark.line + 1) << _COLUMN_BITS | min(mark.column + 1, _COLUMN_MAX))
+        column = mark.column + 1
+        marks = self.marks
+        marks.append((mark.line + 1) << _COLUMN_BITS | (column if column < _COLUMN_MAX else _COLUMN_MAX))
         if self._alias_depth:
             self._aliased += 1
-        if self._aliased > ALIASED_NODES_MAX or len(self.marks) > NODES_MAX:
-            raise _Refused(mark, "the document is too large once its aliases are expanded")
+            if self._aliased > ALIASED_NODES_MAX:
+                raise _Refused(mark, _TOO_LARGE)
+        if len(marks) > NODES_MAX:
+            raise _Refused(mark, _TOO_LARGE)
 
     def _sequence(self, node: yaml.Node) -> list[Any]:
         _expect_tag(node, "seq")
@@ -274,12 +322,24 @@ def _merged_maps(node: yaml.Node) -> list[yaml.MappingNode]:
 def _key(node: yaml.Node) -> str:
     if not isinstance(node, yaml.ScalarNode):
         raise _Refused(node.start_mark, "a key cannot be a map or a list")
+    if node.tag == _PLAIN and len(node.value) <= _COMMON_KEY_LENGTH_MAX and (key := _plain_key(node.value)) is not None:
+        return key
     value = scalar_value(node)
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is None or isinstance(value, float) or (isinstance(value, int) and not is_integer(node.value)):
         raise _Refused(node.start_mark, f"{node.value or 'nothing'} cannot be a key", "quote it")
     return str(value)
+
+
+@functools.lru_cache(maxsize=1024)
+def _plain_key(text: str) -> str | None:
+    """The key that a plain scalar is, where it is a string; None for one that has to be looked at closer."""
+    try:
+        value = resolve(text)
+    except ScalarError:
+        return None
+    return value if isinstance(value, str) else None
 
 
 def _expect_tag(node: yaml.Node, kind: str) -> None:

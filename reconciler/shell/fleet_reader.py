@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import operator
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import compress
 
 from reconciler.core.fleet import compile_fleet, wanted
 from reconciler.core.fleet_files import FLEET_FILE, Listing, TooLarge
@@ -31,6 +33,41 @@ FLEET_BYTES_MAX = 64 * 1024 * 1024
 _LARGEST_NAMED, _PATH_SHOWN = 3, 120
 
 
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A commit's files. `large` are those that are too large to be read, `bytes` is the size of all others together."""
+
+    entries: Mapping[str, TreeEntry]
+    files: Listing
+    large: frozenset[str]
+    bytes: int
+
+    @classmethod
+    def of(cls, entries: Mapping[str, TreeEntry]) -> _Listed:
+        files = {path: (entry.mode, entry.blob) for path, entry in entries.items()}
+        large = frozenset(path for path, entry in entries.items() if entry.size > BYTES_MAX)
+        return cls(entries, files, large, sum(map(_size, entries.values())))
+
+    def after(self, entries: Mapping[str, TreeEntry]) -> _Listed:
+        """What `of` gives; only the entries that are not the very same as before are looked at."""
+        differing = list(compress(entries, map(operator.is_not, entries.values(), map(self.entries.get, entries))))
+        if len(entries) != len(self.entries) or any(path not in self.entries for path in differing):
+            return self.of(entries)
+        files, large, total = dict(self.files), set(self.large), self.bytes
+        for path in differing:
+            entry = entries[path]
+            files[path] = (entry.mode, entry.blob)
+            total += _size(entry) - _size(self.entries[path])
+            large.discard(path)
+            if entry.size > BYTES_MAX:
+                large.add(path)
+        return _Listed(entries, files, frozenset(large), total)
+
+
+def _size(entry: TreeEntry) -> int:
+    return entry.size if 0 < entry.size <= BYTES_MAX else 0
+
+
 class FleetReader:
     """One source's commits, compiled one after the other. `usable` is the newest one that could be used at all."""
 
@@ -39,6 +76,7 @@ class FleetReader:
         self._settings = settings
         self._metrics = metrics
         self._cache = EMPTY_CACHE
+        self._listed = _Listed.of({})
         self.usable: Commit | None = None
 
     async def head(self) -> str:
@@ -67,12 +105,15 @@ class FleetReader:
 
     async def _read(self, sha: str, instead: Mapping[str, str]) -> tuple[Commit, FleetSnapshot]:
         commit, listing = await self._source.listing(sha)
-        entries = {**listing, **{path: TreeEntry("100644", blob) for path, blob in instead.items()}}
-        files = {path: (entry.mode, entry.blob) for path, entry in entries.items()}
-        large = {entry.blob: TooLarge(entry.size) for entry in entries.values() if entry.size > BYTES_MAX}
+        entries = (
+            {**listing, **{path: TreeEntry("100644", blob) for path, blob in instead.items()}} if instead else listing
+        )
+        listed = self._listed = self._listed.after(entries)
+        files = listed.files
+        large = {entries[path].blob: TooLarge(entries[path].size) for path in listed.large}
         contents: dict[str, bytes | TooLarge] = {}
         while blobs := wanted(files, contents, self._cache):
-            self._refuse_too_much(entries, files, contents)
+            self._refuse_too_much(listed, contents)
             contents.update({blob: large[blob] for blob in blobs if blob in large})
             contents.update(await self._source.read([blob for blob in blobs if blob not in large]))
         loop = asyncio.get_running_loop()
@@ -86,14 +127,13 @@ class FleetReader:
             self.usable = commit
         return commit, snapshot
 
-    def _refuse_too_much(
-        self, entries: Mapping[str, TreeEntry], files: Listing, contents: Mapping[str, bytes | TooLarge]
-    ) -> None:
+    def _refuse_too_much(self, listed: _Listed, contents: Mapping[str, bytes | TooLarge]) -> None:
         """Raise SourceError TooLarge if the files of the fleet are too large together, whether they are known already
         or not: the next process has to read all of them."""
-        sizes = {path: entry.size for path, entry in entries.items() if 0 < entry.size <= BYTES_MAX}
-        if sum(sizes.values()) <= FLEET_BYTES_MAX:
+        if listed.bytes <= FLEET_BYTES_MAX:
             return
+        entries, files = listed.entries, listed.files
+        sizes = {path: entry.size for path, entry in entries.items() if 0 < entry.size <= BYTES_MAX}
         # Much of a repository may be nothing to the fleet: only what it selects counts, which `fleet.yaml` alone says.
         fleet = {path: file for path, file in self._cache.files.items() if path == FLEET_FILE}
         entry = files.get(FLEET_FILE)
@@ -113,8 +153,7 @@ def changed_applications(before: FleetSnapshot | None, after: FleetSnapshot) -> 
     have a target on a cluster that is declared, or blocked, in another way."""
     if before is None:
         return set(after.applications)
-    names = before.applications.keys() | after.applications.keys()
-    changed = {name for name in names if before.applications.get(name) != after.applications.get(name)}
+    changed = _differing(before.applications, after.applications)
     clusters = _differing(before.clusters, after.clusters) | _differing(before.blocked_clusters, after.blocked_clusters)
     if clusters:
         for snapshot in (before, after):
@@ -125,4 +164,8 @@ def changed_applications(before: FleetSnapshot | None, after: FleetSnapshot) -> 
 def _differing(before: Mapping[str, object], after: Mapping[str, object]) -> set[str]:
     if before is after:
         return set()
-    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    # Most values are the very same as before: comparing what they hold would take long.
+    other = set(compress(after, map(operator.is_not, after.values(), map(before.get, after))))
+    if len(before) != len(after) or any(name not in before for name in other):
+        other |= before.keys() - after.keys()
+    return {name for name in other if before.get(name) != after.get(name)}

@@ -100,7 +100,7 @@ class Judging:
         self._check_interval_s = check_interval_s
         self._sent: dict[Target, SentRelease] = {}
         self._target_of: dict[ObjectKey, Target] = {}
-        self._items: dict[Target, dict[ObjectKey, InventoryItem]] = {}
+        self._items: dict[Target, Mapping[ObjectKey, InventoryItem]] = {}
         self._facts: dict[tuple[Target, ObjectKey], Facts] = {}
         self._dirty: set[Target] = set()
         self._unwell: dict[Target, float] = {}
@@ -150,7 +150,7 @@ class Judging:
             self._dirty.add(target)
             self._dropped.discard(target)
         if self._items.get(target) != items:
-            self._items[target] = dict(items)
+            self._items[target] = items
             self._dirty.add(target)
         if self._policies.get(target, NO_POLICIES) != policies:
             self._policies[target] = policies

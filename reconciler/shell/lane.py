@@ -34,7 +34,6 @@ from reconciler.shell.hub import Unit
 from reconciler.shell.judging import Judging
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.leaving import Leaving
-from reconciler.shell.live import GroupKind
 from reconciler.shell.observe import Kind, Observer
 from reconciler.shell.performing import Batch, Performing
 from reconciler.shell.ports import AuditRow, Tx
@@ -98,7 +97,6 @@ class Lane:
     _rows: dict[Target, Rows] = field(init=False, default_factory=dict)
     _assigned: dict[Target, Assignment] = field(init=False, default_factory=dict)
     _health: dict[str, HealthPolicies] = field(init=False, default_factory=dict)
-    _kinds: dict[Target, tuple[GroupKind, ...]] = field(init=False, default_factory=dict)
     _followed: Followed = field(init=False, default_factory=Followed)
     _watched_kinds: set[Kind] = field(init=False, default_factory=set)
     _drift: DriftLog = field(init=False)
@@ -136,14 +134,14 @@ class Lane:
         whether they have a watch or not. None while a change is not judged yet, or a kind was never seen whole."""
         if self.judging.is_due(target):
             return None
-        times = [self.observer.observed_at(kind) for kind in self._kinds.get(target, ())]
+        times = [self.observer.observed_at(kind) for kind in self._followed.declared(target)]
         return None if None in times else min((at for at in times if at is not None), default=None)
 
     def blind(self, target: Target) -> Reason | None:
         """Why nothing is known of `target` any more although its cluster may answer: one of its kinds could not be
         observed for longer than the cluster's limit. None while all of them can."""
         limit = self.context.clock.now().monotonic - self.document.stale_after_s
-        for kind in self._kinds.get(target, ()):
+        for kind in self._followed.declared(target):
             since, reason = self.observer.failing_since(kind), self.observer.problem(kind)
             if since is not None and reason is not None and since < limit:
                 return Reason(reason.code, f"{kind.kind} cannot be observed: {reason.message}")
@@ -269,16 +267,14 @@ class Lane:
     def _take(self, target: Target, rows: Rows, sent: SentRelease | None) -> None:
         items = {item.key: item for item in rows.items}
         owned = {Kind(item.api_version, item.key.kind) for item in rows.items}
-        declared: set[Kind] = set()
+        declared: frozenset[Kind] = frozenset()
         if sent is None or rows.assignment is None:
             self._assigned.pop(target, None)
-            self._kinds.pop(target, None)
             self.judging.drop(target)
         else:
             self._assigned[target] = rows.assignment
             self.judging.assign(target, sent, items, self._health.get(rows.assignment.source, NO_POLICIES))
-            declared = {Kind(str(manifest["apiVersion"]), key.kind) for key, manifest in sent.objects.items()}
-            self._kinds[target] = tuple(sorted({kind.group_kind for kind in declared}))
+            declared = sent.kinds
         self._followed.put(target, declared, owned)
         self._leaving.take(target, rows.items, rows.intents)
         if rows.intents:
@@ -302,7 +298,7 @@ class Lane:
             return [self._paced_s + PACE_S]
         self._paced, self._paced_s = paced, now_s
         watched = board.watched_on(self.name)
-        waited_for = {kind for target in watched for kind in self._kinds.get(target, ())}
+        waited_for = {kind for target in watched for kind in self._followed.declared(target)}
         if not self.performing.busy and not watched:
             # Longer than API servers take from one bookmark to the next: a watch that is well is asked for nothing.
             check_s = max(check_s, min(self.document.stale_after_s * IDLE_CHECK_SHARE, IDLE_CHECK_MAX_S))

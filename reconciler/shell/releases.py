@@ -3,31 +3,61 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from sys import intern
 
 from reconciler.core.apply_rules import DEFAULT_RULES, ApplyRules, ObjectRule, rules_by_object, rules_from_text
 from reconciler.core.digest import digest_of
 from reconciler.core.model import Manifest, ObjectKey
 from reconciler.core.ownership import owner_hash, stamp
+from reconciler.core.packed import pack, unpack
+from reconciler.shell.follow import Kind
 from reconciler.shell.ports import Store
 
 RELEASES_MAX = 20_000
+
+
+class Packed(Mapping[ObjectKey, Manifest]):
+    """Objects by key, packed each by itself: a lane looks at most of them only now and then."""
+
+    def __init__(self, objects: Mapping[ObjectKey, Manifest]) -> None:
+        self._packed = {ObjectKey(*map(intern, key)): pack(value) for key, value in objects.items()}
+
+    def __getitem__(self, key: ObjectKey) -> Manifest:
+        value: Manifest = unpack(self._packed[key])
+        return value
+
+    def __iter__(self) -> Iterator[ObjectKey]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._packed
 
 
 @dataclass(frozen=True, slots=True)
 class SentRelease:
     """A release as it is sent: stamped objects by key, in apply order. `owner` is the value of the owner label,
     `source` the repository in whose name it is written; `rules` say how its objects are written, `by_object` what of
-    each was handed over; `former_owner` is the mark that its application had under an earlier name."""
+    each was handed over; `former_owner` is the mark that its application had under an earlier name, `kinds` are those
+    of its objects."""
 
     digest: str
     application: str
     owner: str
-    objects: dict[ObjectKey, Manifest]
+    objects: Mapping[ObjectKey, Manifest]
     source: str
     rules: ApplyRules = DEFAULT_RULES
     by_object: dict[ObjectKey, ObjectRule] = field(default_factory=dict)
     former_owner: str = ""
+    kinds: frozenset[Kind] = field(init=False)
+
+    def __post_init__(self) -> None:
+        kinds = {Kind(intern(str(manifest["apiVersion"])), key.kind) for key, manifest in self.objects.items()}
+        object.__setattr__(self, "kinds", frozenset(kinds))
 
     @property
     def identity(self) -> str:
@@ -36,7 +66,7 @@ class SentRelease:
 
 
 class Releases:
-    """A bounded cache of stamped releases by digest: a release never changes."""
+    """A bounded cache of stamped releases by digest, packed: a release never changes."""
 
     def __init__(self, store: Store, installation: str) -> None:
         self._store = store
@@ -56,7 +86,7 @@ class Releases:
         parsed = rules_from_text(rules)
         by_object = rules_by_object(parsed, release.objects)
         former = owner_hash(self._installation, source, parsed.former) if parsed.former else ""
-        sent = SentRelease(digest, release.application, owner, objects, source, parsed, by_object, former)
+        sent = SentRelease(digest, release.application, owner, Packed(objects), source, parsed, by_object, former)
         self._cache[source, digest, rules] = sent
         while len(self._cache) > RELEASES_MAX:
             self._cache.popitem(last=False)

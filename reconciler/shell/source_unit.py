@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from reconciler.core.actions import Wait
 from reconciler.core.admit import admit, scopes_of
+from reconciler.core.apply_rules import DEFAULT_RULES
 from reconciler.core.decide_source import ApplicationDecision, decide_application
 from reconciler.core.documents import Cluster
 from reconciler.core.fleet_model import FleetSettings, FleetSnapshot
@@ -223,9 +224,11 @@ class SourceUnit:
         """Note the commit, and how objects are written from now on. Returns the applications whose rules changed."""
         self._note_revision(tx, commit, snapshot)
         known = tx.apply_rules_of_source(self.name)
-        asked = {name: application.apply.as_text() for name, application in snapshot.applications.items()}
+        # Nearly all applications have the default, which is not stored.
+        applications = snapshot.applications
+        asked = {name: each.apply.as_text() for name, each in applications.items() if each.apply is not DEFAULT_RULES}
         # One that is not there may be missing by mistake: then what it had said of writing still holds.
-        names = asked.keys() | known.keys() if snapshot.deletions_allowed else asked.keys()
+        names = (name for name in asked.keys() | known.keys() if snapshot.deletions_allowed or name in applications)
         written = [name for name in sorted(names) if known.get(name, "") != asked.get(name, "")]
         for name in written:
             tx.put_apply_rules(name, self.name, asked.get(name, ""))
