@@ -314,6 +314,9 @@ class _Walk:
         desired, live = flatten(node.desired), flatten(node.live)
         leaves = leaf_paths(node.owned or {})
         owned = {name: isinstance(_at(node.live, path), dict | list) for name, path in leaves.items()}
+        # A key that holds a text covers only itself: `high-availability` is not `high-availability.storageDir`.
+        inside = {name: (f"{name}.", f"{name}[") if whole else () for name, whole in owned.items()}
+        covered = tuple(start for starts in inside.values() for start in starts)
         foreign = {name for tree in node.foreign for name in leaf_paths(tree)}
         before = len(self.findings)
         for key, value in desired.items():
@@ -322,13 +325,12 @@ class _Walk:
                 self.findings.append(Finding(Kind.VALUE, place, "not there", "add", None, value))
             elif live[key] != value:
                 self.findings.append(Finding(Kind.VALUE, place, "another value", "replace", live[key], value))
-            elif not _covered(key, owned):
+            elif key not in owned and not key.startswith(covered):
                 self.findings.append(Finding(Kind.OWNERSHIP, place, "not recorded as ours", "replace", value, value))
         for key in sorted(owned.keys() - {""}):  # "" is the empty map itself, applied empty once
-            one = {key: owned[key]}
-            if any(_covered(name, one) for name in desired):
+            if key in desired or (inside[key] and any(name.startswith(inside[key]) for name in desired)):
                 continue
-            old = next((text for name, text in live.items() if _covered(name, one)), None)
+            old = next((text for name, text in live.items() if name == key or name.startswith(inside[key])), None)
             self.undeclared((*node.place, key), _ABSENT if old is None else old, {}, [{}] if key in foreign else [])
         if len(self.findings) == before and not _agree(node.desired, node.live):
             self.add(node, Kind.DOUBT, "the same configuration, written differently")
@@ -353,14 +355,6 @@ def _at(value: Any, path: tuple[str, ...]) -> Any:
     for step in path:
         value = value.get(step) if isinstance(value, dict) else None
     return value
-
-
-def _covered(key: str, owned: dict[str, bool]) -> bool:
-    """True if a flattened key ("a.b[0]") is one of `owned`, or lies inside one that holds a structure ("a.b": True).
-    One that holds a text covers only itself: `high-availability` is not `high-availability.storageDir`."""
-    return key in owned or any(
-        key[: len(name) + 1] in (f"{name}.", f"{name}[") for name, whole in owned.items() if whole
-    )
 
 
 def _hashable(value: Any) -> Any:
