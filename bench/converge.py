@@ -2,7 +2,8 @@
 
 A fleet is up; a commit changes N of its applications, four objects each, with gates off. The daemon's time runs from
 the moment the ref had moved to the last answer that the API server gave it; the floor is the bare loop's time for the
-same objects in namespaces beside, right after it, with the same client and one task for each cluster.
+same objects in namespaces beside, right after it, with the same client and as many requests under way for a cluster as a
+lane has.
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ from typing import Any
 from bench.measure import Options, goal, summary
 from bench.real.floor import run_floor
 from bench.real.stage import Setup, Stage
+from reconciler.shell.performing import AT_ONCE
 
 RATIO_MAX = 1.25
-#: How many requests the second, informative floor has under way for one cluster.
-AT_ONCE = 8
 
 
 def once(setup: Setup, numbers: range) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def once(setup: Setup, numbers: range) -> dict[str, Any]:
     daemon.until_settled(targets, setup.within_s(objects))
     whole = daemon.usage() - before
     work = setup.work_of(numbers)
-    floor_s = run_floor(setup.clusters, work)
+    floor_s = run_floor(setup.clusters, work, AT_ONCE)
     daemon_s = writes[-1].answered_s - committed_s
     return {
         "objects": objects,
@@ -52,7 +52,7 @@ def measure(stage: Stage, applications: int, sizes: tuple[int, ...], clusters: i
     setup = stage.set_up(applications, clusters)
     installed = setup.install()
     # The floor's objects are made, so that the floor changes objects as the daemon does.
-    floor_install_s = run_floor(setup.clusters, setup.work_of(range(applications)))
+    floor_install_s = run_floor(setup.clusters, setup.work_of(range(applications)), AT_ONCE)
     found: dict[str, Any] = {
         "clusters": clusters,
         "applications": applications,
@@ -61,15 +61,15 @@ def measure(stage: Stage, applications: int, sizes: tuple[int, ...], clusters: i
     }
     for size in sizes:
         samples = [once(setup, range(size)) for _ in range(repeats + 1)][1:]
-        # What a lane could gain from several requests under way: the same objects again, changed once more.
+        # What a lane gains from several requests under way: the same objects again, changed once more.
         setup.fleet.commit({number: setup.fleet.tags[number] + 1 for number in range(size)})
-        at_once_s = run_floor(setup.clusters, setup.work_of(range(size)), AT_ONCE)
+        one_by_one_s = run_floor(setup.clusters, setup.work_of(range(size)), 1)
         found["changed"][str(size)] = {
             "ratio": summary([sample["ratio"] for sample in samples]),
             "objects_per_second": summary([sample["objects"] / sample["daemon_s"] for sample in samples]),
             "floor_objects_per_second": summary([sample["objects"] / sample["floor_s"] for sample in samples]),
             "cpu_ms_an_object": summary([1000 * sample["cpu_s"] / sample["objects"] for sample in samples]),
-            f"floor_{AT_ONCE}_at_once_s": round(at_once_s, 4),
+            "floor_one_by_one_s": round(one_by_one_s, 4),
             "samples": samples,
         }
     setup.daemon.stop()
