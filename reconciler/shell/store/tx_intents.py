@@ -26,6 +26,8 @@ from reconciler.core.model import (
 )
 from reconciler.shell.store import codec, schema
 from reconciler.shell.store.statements import (
+    Parameters,
+    Prepared,
     equals,
     insert_or_keep,
     is_literally,
@@ -41,24 +43,24 @@ _ITEM = ("cluster", "application", "api_group", "kind", "namespace", "name")
 
 _PENDING = is_literally(_intent.c.state, IntentState.PENDING.value)
 _FAILED = is_literally(_intent.c.state, IntentState.FAILED.value)
-_INTENT = select_where(_intent, "id")
-_UNFINISHED = (
+_INTENT = Prepared(select_where(_intent, "id"))
+_UNFINISHED = Prepared(
     sa.select(_intent)
     .where(*equals(_intent, "owner"), sa.or_(_PENDING, _FAILED))
     .order_by(sorted_apart(_intent.c.sequence))
 )
-_FAILED_PRUNES = (
+_FAILED_PRUNES = Prepared(
     sa.select(_intent)
     .where(*equals(_intent, "application"), _FAILED, is_literally(_intent.c.purpose, "prune"))
     .order_by(sorted_apart(_intent.c.sequence))
 )
-_PUT_INTENT = insert_or_keep(_intent, "id")
-_FINISH = (
+_PUT_INTENT = Prepared(insert_or_keep(_intent, "id"))
+_FINISH = Prepared(
     sa.update(_intent)
     .where(_intent.c.id == sa.bindparam("of"), _PENDING)
     .values({name: sa.bindparam(name) for name in ("state", "reason_code", "reason_message")})
 )
-_ABANDON = (
+_ABANDON = Prepared(
     sa.update(_intent)
     .where(
         _intent.c.application == sa.bindparam("on_application"),
@@ -67,10 +69,10 @@ _ABANDON = (
     )
     .values({name: sa.bindparam(name) for name in ("state", "reason_code", "reason_message")})
 )
-_PHASE = sa.select(_inventory.c.phase).where(*equals(_inventory, *_ITEM))
-_PUT_ITEM = upsert(_inventory)
-_DELETE_ITEM = sa.delete(_inventory).where(*equals(_inventory, *_ITEM))
-_FORGET_UID = (
+_PHASE = Prepared(sa.select(_inventory.c.phase).where(*equals(_inventory, *_ITEM)))
+_PUT_ITEM = Prepared(upsert(_inventory))
+_DELETE_ITEM = Prepared(sa.delete(_inventory).where(*equals(_inventory, *_ITEM)))
+_FORGET_UID = Prepared(
     sa.update(_inventory)
     .where(*(_inventory.c[name] == sa.bindparam(f"of_{name}") for name in _ITEM))
     .values(uid="", generation=0)
@@ -80,11 +82,12 @@ _WRITTEN = frozenset({IntentState.DONE, IntentState.UNCHANGED})
 
 
 @functools.cache
-def _intents_where(names: tuple[str, ...], pending: bool | None) -> sa.Select[Any]:
+def _intents_where(names: tuple[str, ...], pending: bool | None) -> Prepared:
     if pending:
-        return select_where(_intent, *names, order_by=()).where(_PENDING).order_by(sorted_apart(_intent.c.sequence))
+        found = select_where(_intent, *names, order_by=()).where(_PENDING)
+        return Prepared(found.order_by(sorted_apart(_intent.c.sequence)))
     statement = select_where(_intent, *names)
-    return statement if pending is None else statement.where(sa.not_(_PENDING))
+    return Prepared(statement if pending is None else statement.where(sa.not_(_PENDING)))
 
 
 class IntentsTx(TxBase):
@@ -133,7 +136,7 @@ class IntentsTx(TxBase):
         """A result that is still PENDING is a ValueError, one for an unknown intent a LookupError. Of two results for
         one intent the first one stays."""
         finished: list[dict[str, Any]] = []
-        learnt: list[tuple[sa.Executable, dict[str, Any]]] = []
+        learnt: list[tuple[Prepared, Parameters]] = []
         for result in results:
             if result.state is IntentState.PENDING:
                 raise ValueError(f"intent {result.intent} cannot be finished as pending")
@@ -146,7 +149,7 @@ class IntentsTx(TxBase):
         for statement, group in itertools.groupby(learnt, key=lambda pair: pair[0]):
             self._run_each(statement, [row for _, row in group])
 
-    def _learn(self, intent: Intent, result: IntentResult) -> Iterator[tuple[sa.Executable, dict[str, Any]]]:
+    def _learn(self, intent: Intent, result: IntentResult) -> Iterator[tuple[Prepared, Parameters]]:
         """How `result` brings what it says of the object into the inventory: statements with their parameters.
 
         If the intent was given up, a newer decision may have been recorded there: an item on its way out keeps saying

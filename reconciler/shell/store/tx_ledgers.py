@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import sqlalchemy as sa
 
 from reconciler.core.model import Facts, ObjectKey, Reason, Target
 from reconciler.shell.ports import QuarantineRow
 from reconciler.shell.store import codec, schema
-from reconciler.shell.store.statements import equals, select_where, upsert
+from reconciler.shell.store.statements import Prepared, equals, select_where, upsert
 from reconciler.shell.store.tx_base import TxBase
 
-_FACTS = select_where(schema.facts, "cluster")
-_PUT_FACTS = upsert(schema.facts)
-_DELETE_FACTS = sa.delete(schema.facts).where(*equals(schema.facts, "cluster", "application"))
-_PUT_QUARANTINE = upsert(schema.quarantine)
-_SPEND = sa.insert(schema.ledger)
+_FACTS = Prepared(select_where(schema.facts, "cluster"))
+_PUT_FACTS = Prepared(upsert(schema.facts))
+_DELETE_FACTS = Prepared(sa.delete(schema.facts).where(*equals(schema.facts, "cluster", "application")))
+_PUT_QUARANTINE = Prepared(upsert(schema.quarantine))
+_SPEND = Prepared(sa.insert(schema.ledger))
 _counted = (*equals(schema.ledger, "kind", "scope"), schema.ledger.c.wall > sa.bindparam("since"))
-_SPENT = sa.select(sa.func.coalesce(sa.func.sum(schema.ledger.c.amount), 0)).where(*_counted)
-_OLDEST = sa.select(sa.func.min(schema.ledger.c.wall)).where(*_counted)
+_SPENT = Prepared(sa.select(sa.func.coalesce(sa.func.sum(schema.ledger.c.amount), 0)).where(*_counted))
+_OLDEST = Prepared(sa.select(sa.func.min(schema.ledger.c.wall)).where(*_counted))
 
 
 @functools.cache
-def _quarantined_where(names: tuple[str, ...]) -> sa.Select[Any]:
-    return select_where(schema.quarantine, *names)
+def _quarantined_where(names: tuple[str, ...]) -> Prepared:
+    return Prepared(select_where(schema.quarantine, *names))
 
 
 @functools.cache
-def _delete_quarantine_where(names: tuple[str, ...]) -> sa.Delete:
-    return sa.delete(schema.quarantine).where(*equals(schema.quarantine, *names))
+def _delete_quarantine_where(names: tuple[str, ...]) -> Prepared:
+    return Prepared(sa.delete(schema.quarantine).where(*equals(schema.quarantine, *names)))
 
 
 class LedgersTx(TxBase):
