@@ -89,9 +89,13 @@ class Prepared:
         make: Callable[[Iterable[Any]], Any] = _row_type("Row", columns, rename=True)._make
         return make
 
+    def tuples(self, connection: sqlite3.Connection, parameters: Parameters) -> list[Any]:
+        """All rows that a query finds, without names: for many rows that are taken apart by place."""
+        return connection.execute(self.sql, self._arguments(parameters)).fetchall()
+
     def rows(self, connection: sqlite3.Connection, parameters: Parameters) -> list[Any]:
         """All rows that a query finds."""
-        found = connection.execute(self.sql, self._arguments(parameters)).fetchall()
+        found = self.tuples(connection, parameters)
         return list(map(self._row, found)) if found else found
 
     def run(self, connection: sqlite3.Connection, parameters: Parameters) -> int:

@@ -29,6 +29,10 @@ class TxBase:
     def _all(self, statement: Prepared, parameters: Parameters = _NONE) -> list[Any]:
         return statement.rows(self._connection, parameters)
 
+    def _tuples(self, statement: Prepared, parameters: Parameters = _NONE) -> list[Any]:
+        """As `_all`, without the columns' names: for what may be many rows and is taken apart by place."""
+        return statement.tuples(self._connection, parameters)
+
     def _first(self, statement: Prepared, parameters: Parameters = _NONE) -> Any | None:
         """For queries that find one row at most."""
         rows = statement.rows(self._connection, parameters)

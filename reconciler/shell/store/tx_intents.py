@@ -43,11 +43,12 @@ _ITEM = ("cluster", "application", "api_group", "kind", "namespace", "name")
 
 _PENDING = is_literally(_intent.c.state, IntentState.PENDING.value)
 _FAILED = is_literally(_intent.c.state, IntentState.FAILED.value)
+_UNFINISHED_STATES = _intent.c.state.in_(
+    [sa.literal_column(f"'{state.value}'") for state in (IntentState.PENDING, IntentState.FAILED)]
+)
 _INTENT = Prepared(select_where(_intent, "id"))
 _UNFINISHED = Prepared(
-    sa.select(_intent)
-    .where(*equals(_intent, "owner"), sa.or_(_PENDING, _FAILED))
-    .order_by(sorted_apart(_intent.c.sequence))
+    sa.select(_intent).where(*equals(_intent, "owner"), _UNFINISHED_STATES).order_by(sorted_apart(_intent.c.sequence))
 )
 _FAILED_PRUNES = Prepared(
     sa.select(_intent)
@@ -90,6 +91,11 @@ def _intents_where(names: tuple[str, ...], pending: bool | None) -> Prepared:
     return Prepared(statement if pending is None else statement.where(sa.not_(_PENDING)))
 
 
+#: Look-ups instead of calls of the enums: there may be many intents.
+_VERBS = {verb.value: verb for verb in Verb}
+_STATES = {state.value: state for state in IntentState}
+
+
 class IntentsTx(TxBase):
     """The part of Tx named after intents."""
 
@@ -105,13 +111,13 @@ class IntentsTx(TxBase):
     ) -> list[Intent]:
         wanted = {"cluster": cluster, "owner": owner, "application": application}
         given = {name: value for name, value in wanted.items() if value is not None}
-        return [_read(row) for row in self._all(_intents_where(tuple(sorted(given)), pending), given)]
+        return [_read(row) for row in self._tuples(_intents_where(tuple(sorted(given)), pending), given)]
 
     def unfinished_intents(self, owner: str) -> list[Intent]:
-        return [_read(row) for row in self._all(_UNFINISHED, {"owner": owner})]
+        return [_read(row) for row in self._tuples(_UNFINISHED, {"owner": owner})]
 
     def failed_prunes(self, application: str) -> list[Intent]:
-        return [_read(row) for row in self._all(_FAILED_PRUNES, {"application": application})]
+        return [_read(row) for row in self._tuples(_FAILED_PRUNES, {"application": application})]
 
     def intent(self, intent_id: str) -> Intent | None:
         row = self._first(_INTENT, {"id": intent_id})
@@ -187,18 +193,21 @@ def _columns(intent: Intent) -> dict[str, Any]:
 
 
 def _read(row: Any) -> Intent:
+    """From all columns of the table, in its order."""
+    _, identity, owner, purpose, application, cluster, verb, group, kind, namespace, name, api_version, *rest = row
+    digest, attempt, place, epoch, state, code, message = rest
     return Intent(
-        id=row.id,
-        owner=row.owner,
-        purpose=row.purpose,
-        target=Target(row.application, row.cluster),
-        verb=Verb(row.verb),
-        key=ObjectKey(row.api_group, row.kind, row.namespace, row.name),
-        api_version=row.api_version,
-        digest=row.digest,
-        attempt=row.attempt,
-        order=row.place,
-        epoch=row.epoch,
-        state=IntentState(row.state),
-        reason=codec.reason_of(row.reason_code, row.reason_message),
+        id=identity,
+        owner=owner,
+        purpose=purpose,
+        target=Target(application, cluster),
+        verb=_VERBS[verb],
+        key=ObjectKey(group, kind, namespace, name),
+        api_version=api_version,
+        digest=digest,
+        attempt=attempt,
+        order=place,
+        epoch=epoch,
+        state=_STATES[state],
+        reason=codec.reason_of(code, message),
     )

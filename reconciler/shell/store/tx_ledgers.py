@@ -40,9 +40,19 @@ class LedgersTx(TxBase):
 
     def facts(self, cluster: str) -> dict[tuple[Target, ObjectKey], Facts]:
         found = {}
-        for _, application, group, kind, namespace, name, state, since_s, transitions_s, job_id, restarts in self._all(
-            _FACTS, {"cluster": cluster}
-        ):
+        for (
+            _,
+            application,
+            group,
+            kind,
+            namespace,
+            name,
+            state,
+            since_s,
+            transitions_s,
+            job_id,
+            restarts,
+        ) in self._tuples(_FACTS, {"cluster": cluster}):
             key = (Target(application, cluster), ObjectKey(group, kind, namespace, name))
             found[key] = Facts(state, since_s, codec.decode_numbers(transitions_s), job_id, restarts)
         return found

@@ -88,6 +88,10 @@ def _rollouts_where(names: tuple[str, ...], active: bool | None) -> Prepared:
     return Prepared(statement.limit(sa.bindparam("limit", type_=sa.Integer)))
 
 
+#: A look-up instead of a call of the enum: rollouts may have many targets.
+_STATES = {state.value: state for state in TargetState}
+
+
 class RolloutsTx(TxBase):
     """The part of Tx named after rollouts."""
 
@@ -168,7 +172,7 @@ class RolloutsTx(TxBase):
         return dataclasses.replace(rollout, version=rollout.version + 1)
 
     def rollout_targets(self, rollout_id: str) -> list[RolloutTarget]:
-        return [_target_row(row) for row in self._all(_TARGETS, {"rollout": rollout_id})]
+        return [_target_row(row) for row in self._tuples(_TARGETS, {"rollout": rollout_id})]
 
     def revision_of(self, target: Target, digest: str) -> str:
         return self._scalar(_REVISION_OF, {**codec.target_columns(target), "to_digest": digest}) or ""
@@ -195,7 +199,7 @@ class RolloutsTx(TxBase):
     ) -> dict[Target, list[tuple[str, RolloutTarget]]]:
         given = {} if application is None else {"application": application}
         found: dict[Target, list[tuple[str, RolloutTarget]]] = {}
-        for rollout_id, *columns in self._all(_active_rows_where(tuple(given)), {**given, "but": but}):
+        for rollout_id, *columns in self._tuples(_active_rows_where(tuple(given)), {**given, "but": but}):
             row = _target_row(columns)
             found.setdefault(row.target, []).append((rollout_id, row))
         return found
@@ -280,7 +284,7 @@ def _target_row(row: Any) -> RolloutTarget:
         to_digest,
         from_digest,
         baked_digest,
-        TargetState(state),
+        _STATES[state],
         codec.reason_of(code, message),
         bool(changed),
         bool(rolling),

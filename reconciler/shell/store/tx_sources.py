@@ -65,6 +65,10 @@ def _assignments_where(names: tuple[str, ...]) -> Prepared:
     return Prepared(select_where(schema.assignment, *names))
 
 
+#: A look-up instead of a call of the enum: inventories are long.
+_PHASES = {phase.value: phase for phase in InventoryPhase}
+
+
 class SourcesTx(TxBase):
     """The part of Tx named after sources."""
 
@@ -137,7 +141,7 @@ class SourcesTx(TxBase):
     ) -> list[Assignment]:
         wanted = {"source": source, "application": application, "cluster": cluster}
         given = {name: value for name, value in wanted.items() if value is not None}
-        return [_assignment(row) for row in self._all(_assignments_where(tuple(given)), given)]
+        return [_assignment(row) for row in self._tuples(_assignments_where(tuple(given)), given)]
 
     def put_assignment(self, row: Assignment) -> None:
         """The release has to be stored first."""
@@ -186,13 +190,13 @@ class SourcesTx(TxBase):
             self._run(statement, {"old": old, "new": new})
 
     def inventory(self, target: Target) -> list[InventoryItem]:
-        return [_inventory_item(row) for row in self._all(_INVENTORY, codec.target_columns(target))]
+        return [_inventory_item(row) for row in self._tuples(_INVENTORY, codec.target_columns(target))]
 
     def inventory_of_cluster(self, cluster: str) -> list[InventoryItem]:
-        return [_inventory_item(row) for row in self._all(_INVENTORY_OF_CLUSTER, {"cluster": cluster})]
+        return [_inventory_item(row) for row in self._tuples(_INVENTORY_OF_CLUSTER, {"cluster": cluster})]
 
     def inventory_sizes(self, application: str) -> dict[Target, int]:
-        rows = self._all(_INVENTORY_SIZES, {"application": application})
+        rows = self._tuples(_INVENTORY_SIZES, {"application": application})
         return {Target(application, cluster): count for cluster, count in rows}
 
     def put_inventory(self, items: Sequence[InventoryItem]) -> None:
@@ -225,7 +229,7 @@ def _inventory_item(row: Any) -> InventoryItem:
         Target(application, cluster),
         ObjectKey(group, kind, namespace, name),
         api_version,
-        InventoryPhase(phase),
+        _PHASES[phase],
         uid,
         generation,
     )
