@@ -12,7 +12,10 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.core.model import InventoryPhase
+from reconciler.shell.ports import Tx
 from reconciler.shell.store import (
+    open_store,
     retention,
     schema,
     sqlite,
@@ -24,6 +27,7 @@ from reconciler.shell.store import (
 )
 from reconciler.shell.store.migrate import create
 from reconciler.shell.store.statements import Prepared, equals, insert_or_keep, select_where, upsert
+from tests.integration.store_values import TARGETS, item
 
 TABLES = [table for table in schema.metadata.sorted_tables if table is not schema.alembic_version]
 MODULES = (sqlite, tx_sources, tx_rollouts, tx_intents, tx_ledgers, tx_journal)
@@ -151,3 +155,21 @@ def test_a_row_is_a_tuple_with_names() -> None:
         assert (row.name, row.value) == row == ("epoch", "7")
         (counted,) = Prepared(sa.select(sa.func.count()).select_from(schema.meta)).rows(raw, {})
         assert counted == (1,)
+
+
+def test_a_row_that_is_remembered_is_never_one_that_was_undone() -> None:
+    target = TARGETS[0]
+    before, after = item(target, InventoryPhase.OWNED, uid="u"), item(target, InventoryPhase.DELETING, uid="u")
+
+    def undone(tx: Tx) -> None:
+        tx.put_inventory([after])
+        assert tx.inventory(target) == [after]
+        raise ZeroDivisionError
+
+    store = open_store(":memory:", new_id=lambda: "i")
+    store.transact_now("put", lambda tx: tx.put_inventory([before]))
+    assert store.read_now("look", lambda tx: tx.inventory(target)) == [before]
+    with pytest.raises(ZeroDivisionError):
+        store.transact_now("put", undone)
+    assert store.read_now("look", lambda tx: tx.inventory(target)) == [before]
+    store.close_now()

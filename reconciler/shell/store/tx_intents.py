@@ -19,7 +19,6 @@ from reconciler.core.model import (
     IntentResult,
     IntentState,
     InventoryPhase,
-    ObjectKey,
     Reason,
     Target,
     Verb,
@@ -43,12 +42,21 @@ _ITEM = ("cluster", "application", "api_group", "kind", "namespace", "name")
 
 _PENDING = is_literally(_intent.c.state, IntentState.PENDING.value)
 _FAILED = is_literally(_intent.c.state, IntentState.FAILED.value)
+#: Those whose ids are in a list, in JSON.
+_INTENTS_AMONG = Prepared(
+    sa.select(_intent).where(_intent.c.id.in_(sa.select(sa.func.json_each(sa.bindparam("ids")).table_valued("value"))))
+)
 _UNFINISHED_STATES = _intent.c.state.in_(
     [sa.literal_column(f"'{state.value}'") for state in (IntentState.PENDING, IntentState.FAILED)]
 )
 _INTENT = Prepared(select_where(_intent, "id"))
 _UNFINISHED = Prepared(
     sa.select(_intent).where(*equals(_intent, "owner"), _UNFINISHED_STATES).order_by(sorted_apart(_intent.c.sequence))
+)
+_PENDING_COUNTS = Prepared(
+    sa.select(_intent.c.cluster, sa.func.count())
+    .where(*equals(_intent, "application"), _PENDING)
+    .group_by(sorted_apart(_intent.c.cluster))
 )
 _FAILED_PRUNES = Prepared(
     sa.select(_intent)
@@ -91,11 +99,6 @@ def _intents_where(names: tuple[str, ...], pending: bool | None) -> Prepared:
     return Prepared(statement if pending is None else statement.where(sa.not_(_PENDING)))
 
 
-#: Look-ups instead of calls of the enums: there may be many intents.
-_VERBS = {verb.value: verb for verb in Verb}
-_STATES = {state.value: state for state in IntentState}
-
-
 class IntentsTx(TxBase):
     """The part of Tx named after intents."""
 
@@ -111,17 +114,21 @@ class IntentsTx(TxBase):
     ) -> list[Intent]:
         wanted = {"cluster": cluster, "owner": owner, "application": application}
         given = {name: value for name, value in wanted.items() if value is not None}
-        return [_read(row) for row in self._tuples(_intents_where(tuple(sorted(given)), pending), given)]
+        return list(map(self._decoder.intent, self._tuples(_intents_where(tuple(sorted(given)), pending), given)))
+
+    def pending_counts(self, application: str) -> dict[Target, int]:
+        rows = self._tuples(_PENDING_COUNTS, {"application": application})
+        return {Target(application, cluster): count for cluster, count in rows}
 
     def unfinished_intents(self, owner: str) -> list[Intent]:
-        return [_read(row) for row in self._tuples(_UNFINISHED, {"owner": owner})]
+        return list(map(self._decoder.intent, self._tuples(_UNFINISHED, {"owner": owner})))
 
     def failed_prunes(self, application: str) -> list[Intent]:
-        return [_read(row) for row in self._tuples(_FAILED_PRUNES, {"application": application})]
+        return list(map(self._decoder.intent, self._tuples(_FAILED_PRUNES, {"application": application})))
 
     def intent(self, intent_id: str) -> Intent | None:
-        row = self._first(_INTENT, {"id": intent_id})
-        return None if row is None else _read(row)
+        rows = self._tuples(_INTENT, {"id": intent_id})
+        return self._decoder.intent(rows[0]) if rows else None
 
     def put_intents(self, intents: Sequence[Intent]) -> None:
         """The intents of one call are committed in their `order`, those of later calls after them."""
@@ -141,12 +148,13 @@ class IntentsTx(TxBase):
     def finish_intents(self, results: Sequence[IntentResult]) -> None:
         """A result that is still PENDING is a ValueError, one for an unknown intent a LookupError. Of two results for
         one intent the first one stays."""
+        found = self._intents_among([result.intent for result in results])
         finished: list[dict[str, Any]] = []
         learnt: list[tuple[Prepared, Parameters]] = []
         for result in results:
             if result.state is IntentState.PENDING:
                 raise ValueError(f"intent {result.intent} cannot be finished as pending")
-            intent = self.intent(result.intent)
+            intent = found.get(result.intent)
             if intent is None:
                 raise LookupError(f"there is no intent {result.intent}")
             finished.append({"of": intent.id, "state": result.state.value, **codec.reason_columns(result.reason)})
@@ -154,6 +162,10 @@ class IntentsTx(TxBase):
         self._run_each(_FINISH, finished)
         for statement, group in itertools.groupby(learnt, key=lambda pair: pair[0]):
             self._run_each(statement, [row for _, row in group])
+
+    def _intents_among(self, ids: list[str]) -> dict[str, Intent]:
+        rows = self._tuples(_INTENTS_AMONG, {"ids": codec.encode_strings(tuple(ids))}) if ids else []
+        return {intent.id: intent for intent in map(self._decoder.intent, rows)}
 
     def _learn(self, intent: Intent, result: IntentResult) -> Iterator[tuple[Prepared, Parameters]]:
         """How `result` brings what it says of the object into the inventory: statements with their parameters.
@@ -190,24 +202,3 @@ def _columns(intent: Intent) -> dict[str, Any]:
         "state": intent.state.value,
         **codec.reason_columns(intent.reason),
     }
-
-
-def _read(row: Any) -> Intent:
-    """From all columns of the table, in its order."""
-    _, identity, owner, purpose, application, cluster, verb, group, kind, namespace, name, api_version, *rest = row
-    digest, attempt, place, epoch, state, code, message = rest
-    return Intent(
-        id=identity,
-        owner=owner,
-        purpose=purpose,
-        target=Target(application, cluster),
-        verb=_VERBS[verb],
-        key=ObjectKey(group, kind, namespace, name),
-        api_version=api_version,
-        digest=digest,
-        attempt=attempt,
-        order=place,
-        epoch=epoch,
-        state=_STATES[state],
-        reason=codec.reason_of(code, message),
-    )

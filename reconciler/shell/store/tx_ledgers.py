@@ -19,8 +19,9 @@ _DELETE_FACTS = Prepared(sa.delete(schema.facts).where(*equals(schema.facts, "cl
 _PUT_QUARANTINE = Prepared(upsert(schema.quarantine))
 _SPEND = Prepared(sa.insert(schema.ledger))
 _counted = (*equals(schema.ledger, "kind", "scope"), schema.ledger.c.wall > sa.bindparam("since"))
-_SPENT = Prepared(sa.select(sa.func.coalesce(sa.func.sum(schema.ledger.c.amount), 0)).where(*_counted))
-_OLDEST = Prepared(sa.select(sa.func.min(schema.ledger.c.wall)).where(*_counted))
+_total = sa.func.coalesce(sa.func.sum(schema.ledger.c.amount), 0)
+_SPENT = Prepared(sa.select(_total).where(*_counted))
+_LEDGER = Prepared(sa.select(_total, sa.func.min(schema.ledger.c.wall)).where(*_counted))
 
 
 @functools.cache
@@ -110,5 +111,6 @@ class LedgersTx(TxBase):
         looking again at that moment finds budget."""
         return int(self._scalar(_SPENT, {"kind": kind, "scope": scope, "since": since_wall}) or 0)
 
-    def ledger_oldest(self, kind: str, scope: str, since_wall: float) -> float | None:
-        return self._scalar(_OLDEST, {"kind": kind, "scope": scope, "since": since_wall})
+    def ledger(self, kind: str, scope: str, since_wall: float) -> tuple[int, float | None]:
+        ((spent, oldest),) = self._tuples(_LEDGER, {"kind": kind, "scope": scope, "since": since_wall})
+        return spent, oldest

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from reconciler.core.model import Assignment, InventoryItem, InventoryPhase, ObjectKey, Release, Target
+from reconciler.core.model import Assignment, InventoryItem, ObjectKey, Release, Target
 from reconciler.shell.ports import Commit, SourceRow
 from reconciler.shell.store import codec, schema
 from reconciler.shell.store.statements import Prepared, equals, insert_or_keep, select_where, upsert
@@ -63,10 +63,6 @@ _RENAME = [
 @functools.cache
 def _assignments_where(names: tuple[str, ...]) -> Prepared:
     return Prepared(select_where(schema.assignment, *names))
-
-
-#: A look-up instead of a call of the enum: inventories are long.
-_PHASES = {phase.value: phase for phase in InventoryPhase}
 
 
 class SourcesTx(TxBase):
@@ -190,10 +186,10 @@ class SourcesTx(TxBase):
             self._run(statement, {"old": old, "new": new})
 
     def inventory(self, target: Target) -> list[InventoryItem]:
-        return [_inventory_item(row) for row in self._tuples(_INVENTORY, codec.target_columns(target))]
+        return list(map(self._decoder.item, self._tuples(_INVENTORY, codec.target_columns(target))))
 
     def inventory_of_cluster(self, cluster: str) -> list[InventoryItem]:
-        return [_inventory_item(row) for row in self._tuples(_INVENTORY_OF_CLUSTER, {"cluster": cluster})]
+        return list(map(self._decoder.item, self._tuples(_INVENTORY_OF_CLUSTER, {"cluster": cluster})))
 
     def inventory_sizes(self, application: str) -> dict[Target, int]:
         rows = self._tuples(_INVENTORY_SIZES, {"application": application})
@@ -221,15 +217,3 @@ class SourcesTx(TxBase):
 def _assignment(row: Any) -> Assignment:
     application, cluster, digest, *rest = row
     return Assignment(Target(application, cluster), digest or "", *rest)
-
-
-def _inventory_item(row: Any) -> InventoryItem:
-    cluster, application, group, kind, namespace, name, api_version, phase, uid, generation = row
-    return InventoryItem(
-        Target(application, cluster),
-        ObjectKey(group, kind, namespace, name),
-        api_version,
-        _PHASES[phase],
-        uid,
-        generation,
-    )
