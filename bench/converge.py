@@ -2,8 +2,8 @@
 
 A fleet is up; a commit changes N of its applications, four objects each, with gates off. The daemon's time runs from
 the moment the ref had moved to the last answer that the API server gave it; the floor is the bare loop's time for the
-same objects in namespaces beside, right after it, with the same client and as many requests under way for a cluster as a
-lane has.
+same objects in namespaces beside, right after it, with the same client and as many requests under way for a cluster as
+a lane has.
 """
 
 from __future__ import annotations

@@ -3,13 +3,15 @@
 What Git asks for comes from the source's snapshot, what is live from the lanes' verdicts, and the rest from the store,
 in the transaction that will record the decision.
 
-    facts = Gathering("fleet", deletes_max=20).facts(tx, snapshot, "sample/orders", targets, verdicts, clusters, now)
+    gathering = Gathering("fleet", deletes_max=20)
+    standing = gathering.standing(tx, "sample/orders")
+    facts = gathering.facts(tx, snapshot, standing, sorted(standing.targets), verdicts, clusters, now)
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from reconciler.core.decide_source import ApplicationFacts
 from reconciler.core.fleet_model import CompiledApplication, FleetSnapshot
@@ -34,9 +36,28 @@ from reconciler.core.moves import moved_job
 from reconciler.core.observation import IntentSummary, Observation
 from reconciler.shell.open_rollout import unproven_targets
 from reconciler.shell.ports import Tx
-from reconciler.shell.record import heals_of, rename, report_only
+from reconciler.shell.record import drifted, heals_of, rename, report_only
 
+#: Of releases, which never change: how many pairs, and how many sizes are kept.
 MOVES_REMEMBERED_MAX = 10_000
+SIZES_REMEMBERED_MAX = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one application stands in the store: what of it this source has assigned, its rows in active rollouts by
+    target, and its own active rollouts, newest first."""
+
+    application: str
+    assignments: Mapping[Target, Assignment]
+    rows: Mapping[Target, list[tuple[str, RolloutTarget]]]
+    active: list[Rollout]
+
+    @property
+    def targets(self) -> set[Target]:
+        """Targets of ours that are assigned something or are in a rollout, whether Git still has them or not."""
+        planned = (target for rollout in self.active for target in rollout.plan.targets)
+        return {*self.assignments, *(target for target in planned if target.application == self.application)}
 
 
 class Gathering:
@@ -46,18 +67,31 @@ class Gathering:
         self._source = source
         self._deletes_max = deletes_max
         self._moves: dict[tuple[str, str], str] = {}
+        self._sizes: dict[str, int] = {}
+
+    def standing(self, tx: Tx, application: str) -> Standing:
+        """What the store says of `application`. A rollout has a row for each of its targets: where there are no rows
+        there is no rollout to ask for."""
+        rows = tx.active_rows(application)
+        return Standing(
+            application,
+            {row.target: row for row in tx.assignments(application=application) if row.source == self._source},
+            rows,
+            tx.rollouts(source=self._source, application=application, active=True) if rows else [],
+        )
 
     def facts(
         self,
         tx: Tx,
         snapshot: FleetSnapshot | None,
-        application: str,
+        standing: Standing,
         targets: list[Target],
         verdicts: Mapping[Target, TargetVerdict],
         clusters: Mapping[str, ClusterView],
         now: Now,
     ) -> ApplicationFacts:
         """All facts but the revision, which the source knows."""
+        application, assignments = standing.application, standing.assignments
         compiled = snapshot.applications.get(application) if snapshot is not None else None
         blocked: Reason | None = None
         if snapshot is None:
@@ -66,10 +100,11 @@ class Gathering:
             blocked = compiled.blocked
         elif snapshot.kept is not None:
             blocked = snapshot.kept
-        assignments = {row.target: row for row in tx.assignments(application=application) if row.source == self._source}
         deletes = compiled.policy.max_deletes.of(len(targets)) if compiled is not None and compiled.policy else 0
-        rows = tx.active_rows(application)
-        active = tx.rollouts(source=self._source, application=application, active=True)
+        ours = _ours(assignments, standing.rows)
+        counts = tx.pending_counts(application) if ours else {}
+        pending = {target: IntentSummary(count) for target, count in counts.items()}
+        differing = drifted({target: verdict for target, verdict in verdicts.items() if target in ours}, pending)
         return ApplicationFacts(
             application=application,
             revision="",
@@ -79,20 +114,20 @@ class Gathering:
                 verdicts,
                 clusters,
                 assignments,
-                _pending(tx, application),
-                report_only=report_only(tx, [application]),
-                heals=heals_of(tx, verdicts, now),
+                pending,
+                report_only=report_only(tx, differing),
+                heals=heals_of(tx, differing, now),
             ),
-            rows=rows,
+            rows=standing.rows,
             quarantined={row.digest: row.rollout for row in tx.quarantined(application)},
-            prunable=_prunable(tx, application, assignments),
-            prune_failed=_failed_prunes(tx, application, assignments),
+            prunable=self._prunable(tx, application, ours),
+            prune_failed=_failed_prunes(tx, application, ours) if ours else {},
             moves=self._moves_of(tx, compiled, assignments) if compiled is not None and blocked is None else {},
             declared_clusters=frozenset(snapshot.clusters) if snapshot is not None else frozenset(),
-            unproven=unproven_targets(tx, application, assignments, rows),
+            unproven=unproven_targets(tx, application, assignments, standing.rows),
             blocked_clusters=snapshot.blocked_clusters if snapshot is not None else {},
-            stopped=frozenset(rollout.id for rollout in active if rollout.state is not RolloutState.ACTIVE),
-            catching_up=catching_up(active, rows),
+            stopped=frozenset(rollout.id for rollout in standing.active if rollout.state is not RolloutState.ACTIVE),
+            catching_up=catching_up(standing.active, standing.rows),
             deletions_allowed=snapshot is not None and snapshot.deletions_allowed,
             deletes_max=min(deletes, self._deletes_max),
         )
@@ -115,6 +150,32 @@ class Gathering:
                 self._moves[pair] = moved_job(before.objects, after.objects)
         return {pair: found for pair in wanted if (found := self._moves.get(pair, ""))}
 
+    def _prunable(
+        self, tx: Tx, application: str, assignments: Mapping[Target, Assignment]
+    ) -> dict[Target, tuple[InventoryItem, ...]]:
+        """What the inventory has that the assigned release has not. Only where it has more objects is it read."""
+        sizes = tx.inventory_sizes(application) if assignments else {}
+        found: dict[Target, tuple[InventoryItem, ...]] = {}
+        for target, row in assignments.items():
+            size = sizes.get(target, 0)
+            if not row.digest or not size or size <= self._size_of(tx, row.digest):
+                continue
+            release = tx.release(row.digest)
+            items = prunable(tx.inventory(target), release.objects).items if release is not None else ()
+            if items:
+                found[target] = items
+        return found
+
+    def _size_of(self, tx: Tx, digest: str) -> int:
+        """How many objects the assigned release `digest` has. Releases never change, so each is read once."""
+        if len(self._sizes) > SIZES_REMEMBERED_MAX:
+            self._sizes.clear()
+        if digest not in self._sizes:
+            release = tx.release(digest)
+            assert release is not None, f"release {digest} is assigned and not stored"
+            self._sizes[digest] = len(release.objects)
+        return self._sizes[digest]
+
 
 def take_over_former(
     tx: Tx, source: str, snapshot: FleetSnapshot | None, application: str, now: Now
@@ -133,33 +194,24 @@ def take_over_former(
     return rename(tx, source, former, application, now), None
 
 
+def _ours(
+    assignments: Mapping[Target, Assignment], rows: Mapping[Target, list[tuple[str, RolloutTarget]]]
+) -> dict[Target, Assignment]:
+    """Those that no rollout decides. Nothing else is repaired or pruned by the source, so that of nothing else it is
+    asked what that would need."""
+    return {
+        target: found
+        for target, found in assignments.items()
+        if all(row.state in SETTLED_STATES for _, row in rows.get(target, ()))
+    }
+
+
 def catching_up(active: Iterable[Rollout], rows: Mapping[Target, list[tuple[str, RolloutTarget]]]) -> str:
     """The id of the catch-up under `active` that the others wait for, "" if there is none. One whose clusters are away
     again has nothing on its way: who returned meanwhile does not wait for them."""
     stand_still = SETTLED_STATES | {TargetState.UNREACHABLE, TargetState.BLOCKED}
     moving = {rollout_id for pairs in rows.values() for rollout_id, row in pairs if row.state not in stand_still}
     return next((each.id for each in active if each.kind is RolloutKind.CATCH_UP and each.id in moving), "")
-
-
-def _pending(tx: Tx, application: str) -> dict[Target, IntentSummary]:
-    pending = Counter(intent.target for intent in tx.intents(application=application, pending=True))
-    return {target: IntentSummary(count) for target, count in pending.items()}
-
-
-def _prunable(
-    tx: Tx, application: str, assignments: Mapping[Target, Assignment]
-) -> dict[Target, tuple[InventoryItem, ...]]:
-    """What the inventory has that the assigned release has not. Only where it has more objects is it read."""
-    sizes = tx.inventory_sizes(application)
-    releases = {row.digest: tx.release(row.digest) for row in assignments.values() if row.digest}
-    found: dict[Target, tuple[InventoryItem, ...]] = {}
-    for target, row in assignments.items():
-        release = releases.get(row.digest)
-        if release is not None and sizes.get(target, 0) > len(release.objects):
-            items = prunable(tx.inventory(target), release.objects).items
-            if items:
-                found[target] = items
-    return found
 
 
 def _failed_prunes(tx: Tx, application: str, assignments: Mapping[Target, Assignment]) -> dict[Target, Reason]:

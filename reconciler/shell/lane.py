@@ -226,9 +226,9 @@ class Lane:
         if marks:
             self.performing.about_to_read()
             names = None if INTENTS in marks else sorted(name for _, name in marks)
-            known = frozenset(self._health)
+            known, given_up = frozenset(self._health), self.context.store.given_up(self.name)
             loaded = await self.context.store.read(f"load:{self.name}", lambda tx: _read(tx, self.name, names, known))
-            await self._take_in(loaded, names)
+            await self._take_in(loaded, names, given_up)
             for item in await self._leaving.confirm(self.observer, self.kube, self.context.store):
                 self._wake_owners(item.target)
         self.performing.start_due()
@@ -245,7 +245,7 @@ class Lane:
             self._was_heard = False
             self._wake_watchers()
 
-    async def _take_in(self, loaded: Loaded, names: list[str] | None) -> None:
+    async def _take_in(self, loaded: Loaded, names: list[str] | None, given_up: int) -> None:
         """Follow what is assigned now to the applications called `names` (None: to all): which objects are judged
         against which release, what is to be written, and which kinds are watched."""
         known = self._rows if names is None else [Target(name, self.name) for name in names]
@@ -257,14 +257,14 @@ class Lane:
             if rows.assignment is not None and rows.assignment.digest:
                 sent = await self.releases.sent(rows.assignment.digest, rows.assignment.source, rows.rules)
             if not self.performing.is_unread(target):  # what was written since is not in these rows
-                self._take(target, rows, sent)
+                self._take(target, rows, sent, given_up)
         self.performing.keep(self._assigned)
         kinds = self._followed.kinds() or {HEARTBEAT}
         if kinds != self._watched_kinds:
             self._watched_kinds = kinds
             self.observer.set_kinds(kinds)
 
-    def _take(self, target: Target, rows: Rows, sent: SentRelease | None) -> None:
+    def _take(self, target: Target, rows: Rows, sent: SentRelease | None, given_up: int) -> None:
         items = {item.key: item for item in rows.items}
         owned = {Kind(item.api_version, item.key.kind) for item in rows.items}
         declared: frozenset[Kind] = frozenset()
@@ -278,7 +278,7 @@ class Lane:
         self._followed.put(target, declared, owned)
         self._leaving.take(target, rows.items, rows.intents)
         if rows.intents:
-            self.performing.take(target, Batch(rows.intents, items))
+            self.performing.take(target, Batch(rows.intents, items, given_up))
         else:
             self.performing.drop(target)
         if rows == NOTHING:

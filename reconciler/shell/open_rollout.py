@@ -5,7 +5,8 @@ rollout_id = open_rollout(tx, "fleet", sha, snapshot, "shop/orders", decision, 1
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 
 from reconciler.core.change import change_of
 from reconciler.core.decide_source import ApplicationDecision, Goal
@@ -43,11 +44,10 @@ def open_rollout(
     UnmatchedTargetsError."""
     compiled = snapshot.applications[application]
     assert compiled.policy is not None, f"{application} has targets and no rollout policy"
-    for goal in found.open:
-        release = compiled.releases.get(goal.digest)
-        if release is not None:
-            tx.put_release(release)
-    changes = [change_of(goal.target, *_releases(tx, goal)) for goal in found.open]
+    for digest in sorted({goal.digest for goal in found.open} & compiled.releases.keys()):
+        tx.put_release(compiled.releases[digest])
+    release = functools.cache(tx.release)  # many targets move between few releases
+    changes = [change_of(goal.target, *_releases(release, goal)) for goal in found.open]
     plan = freeze(
         compiled.policy,
         changes,
@@ -80,9 +80,9 @@ def open_rollout(
     return rollout_id
 
 
-def _releases(tx: Tx, goal: Goal) -> tuple[Release | None, Release]:
-    before = tx.release(goal.from_digest) if goal.from_digest is not None else None
-    after = tx.release(goal.digest)
+def _releases(release: Callable[[str], Release | None], goal: Goal) -> tuple[Release | None, Release]:
+    before = release(goal.from_digest) if goal.from_digest is not None else None
+    after = release(goal.digest)
     assert after is not None, f"release {goal.digest} of {goal.target} is not stored"
     return before, after
 

@@ -35,7 +35,6 @@ from reconciler.shell.live import NotSeen
 from reconciler.shell.logs import event
 from reconciler.shell.observe import Observer
 from reconciler.shell.perform import Later, Wanted, perform
-from reconciler.shell.ports import Tx
 from reconciler.shell.record import record_results
 from reconciler.shell.releases import SentRelease
 from reconciler.shell.retries import RETRY_MAX_S, WHOLE_LANE, Retries
@@ -47,10 +46,12 @@ AT_ONCE = 4
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What is pending for one target, in order, and its rows of the inventory."""
+    """What is pending for one target, in order, and its rows of the inventory; `given_up` is what the store answered to
+    that before they were read."""
 
     intents: Sequence[Intent]
     items: Mapping[ObjectKey, InventoryItem]
+    given_up: int
 
 
 class Lane(Protocol):
@@ -179,7 +180,7 @@ class Performing:
         try:
             for intent in intents if not results else ():
                 trusted = trust_cache and intent.epoch == self.context.clock.now().boot
-                outcome = await self._perform_one(intent, batch.items.get(intent.key), trust_cache=trusted)
+                outcome = await self._perform_one(intent, batch, trust_cache=trusted)
                 if isinstance(outcome, Later):
                     return outcome
                 results.append(outcome)
@@ -191,19 +192,18 @@ class Performing:
                 await self._commit(target, results, intents)
         return None
 
-    async def _perform_one(
-        self, intent: Intent, item: InventoryItem | None, *, trust_cache: bool
-    ) -> IntentResult | Later:
+    async def _perform_one(self, intent: Intent, batch: Batch, *, trust_cache: bool) -> IntentResult | Later:
         observer = self.lane.observer
         sent = await self.lane.sent(intent)
         manifest = sent.objects.get(intent.key) if intent.verb is Verb.APPLY else None
         cached = observer.live(intent.key) if trust_cache and manifest is not None else None
         known = None if isinstance(cached, NotSeen) else cached
         rule = sent.by_object.get(intent.key)
+        item = batch.items.get(intent.key)
         wanted = Wanted(manifest, item, sent.owner, sent.rules, rule, known, sent.former_owner)
         now_wall = self.context.clock.now().wall
         cluster = self.kube.acting_for(sent.source)
-        outcome = await perform(intent, wanted, cluster, observer, lambda: self._permit(intent), now_wall)
+        outcome = await perform(intent, wanted, cluster, observer, lambda: self._permit(intent, batch), now_wall)
         result = "later" if isinstance(outcome, Later) else str(outcome.state)
         self.context.metrics.add("intents", verb=str(intent.verb), outcome=result)
         if isinstance(outcome, Later) or outcome.reason is not None:
@@ -218,12 +218,12 @@ class Performing:
             )
         return outcome
 
-    async def _permit(self, intent: Intent) -> Later | None:
+    async def _permit(self, intent: Intent, batch: Batch) -> Later | None:
         """Asked right before each request that writes: is it still wanted, is there budget?"""
         name = self.lane.name
         if self.lane.suspended:
             return Later(Reason("ClusterSuspended", f"cluster {name} is suspended"), after_s=RETRY_MAX_S)
-        if not await self.context.store.read("permit", lambda tx: _is_pending(tx, intent.id)):
+        if not await self._is_wanted(intent, batch):
             return Later(Reason("Abandoned", "it is not wanted any more"), after_s=0.0)
         now_s = self.context.clock.now().monotonic
         if now_s >= self._limited_until_s:  # who asks in vain is told a later moment than the one before
@@ -232,6 +232,14 @@ class Performing:
             wait_s = self._limited_until_s - now_s
             return Later(Reason("WriteLimit", "the write limit is spent for now"), after_s=wait_s)
         return None
+
+    async def _is_wanted(self, intent: Intent, batch: Batch) -> bool:
+        """False if it was given up since it was read."""
+        store = self.context.store
+        if store.given_up(self.lane.name) == batch.given_up:
+            return True
+        found = await store.read("permit", lambda tx: tx.intent(intent.id))
+        return found is not None and found.state is IntentState.PENDING
 
     async def _commit(self, target: Target, results: list[IntentResult], intents: Sequence[Intent]) -> None:
         # What was seen before these writes must not be decided upon after they are recorded: live would seem to differ
@@ -244,11 +252,6 @@ class Performing:
         # Where another daemon has the store by now, this raises FencedError and ends the daemon: it writes no more.
         point = f"result:{self.lane.name}"
         await self.context.store.transact(point, lambda tx: record_results(tx, results, healed, now))
-
-
-def _is_pending(tx: Tx, intent_id: str) -> bool:
-    intent = tx.intent(intent_id)
-    return intent is not None and intent.state is IntentState.PENDING
 
 
 def _given_up(intents: Sequence[Intent], failed: Intent, outcome: IntentResult) -> list[IntentResult]:

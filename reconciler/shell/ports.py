@@ -258,6 +258,10 @@ class Tx(Protocol):
         """In the order they were committed (then `order`)."""
         ...
 
+    def pending_counts(self, application: str) -> dict[Target, int]:
+        """How many intents of `application` are pending on each target that has any."""
+        ...
+
     def unfinished_intents(self, owner: str) -> list[Intent]:
         """Those of unit `owner` that are PENDING or FAILED, in the same order: what a decision has to know of them."""
         ...
@@ -292,8 +296,8 @@ class Tx(Protocol):
     def delete_quarantine(self, application: str, digest: str | None = None) -> int: ...
     def spend(self, kind: str, scope: str, amount: int, wall: float) -> None: ...
     def spent(self, kind: str, scope: str, since_wall: float) -> int: ...
-    def ledger_oldest(self, kind: str, scope: str, since_wall: float) -> float | None:
-        """Wall time of the oldest entry counted by `spent`: when budget begins to come back."""
+    def ledger(self, kind: str, scope: str, since_wall: float) -> tuple[int, float | None]:
+        """What `spent` says, and the wall time of the oldest entry it counts: when budget begins to come back."""
         ...
 
     # audit and outbox
@@ -322,6 +326,12 @@ class Store(Protocol):
     @property
     def epoch(self) -> int:
         """+1 at every opening: Now.boot."""
+        ...
+
+    def given_up(self, cluster: str) -> int:
+        """A number that is another one before anybody is told that a pending intent on `cluster` was given up. Cheap,
+        so that it can be asked before every write: while it is what it was before the intents were read, they are
+        wanted."""
         ...
 
     async def transact(self, point: str, work: Callable[[Tx], T]) -> T:

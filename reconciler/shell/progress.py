@@ -3,7 +3,7 @@
 Kept per application, as each is decided, so that the answer costs what has changed and not a look at every target.
 
     progress.behind({"shop/orders"})                        # a commit changed it
-    progress.decided("shop/orders", applied=True, baked=False)
+    progress.decided("shop/orders", applied=True, baked=False, moving=True)
     progress.may_have_moved(sha)                            # is there anything to write down?
 """
 
@@ -18,6 +18,7 @@ class Progress:
     def __init__(self) -> None:
         self._unapplied: set[str] = set()
         self._unbaked: set[str] = set()
+        self._moving: set[str] = set()
         self._applied = ""
         self._baked = ""
 
@@ -27,9 +28,10 @@ class Progress:
         self._unapplied |= names
         self._unbaked |= names
 
-    def decided(self, application: str, *, applied: bool, baked: bool) -> None:
-        """The application was looked at: is what Git asks for assigned to all of its targets, and baked there?"""
-        for names, done in ((self._unapplied, applied), (self._unbaked, baked)):
+    def decided(self, application: str, *, applied: bool, baked: bool, moving: bool) -> None:
+        """The application was looked at: is what Git asks for assigned to all of its targets, and baked there, and is a
+        rollout of it active? Whoever ends a rollout has the application decided again."""
+        for names, done in ((self._unapplied, applied), (self._unbaked, baked), (self._moving, not moving)):
             if done:
                 names.discard(application)
             else:
@@ -37,7 +39,7 @@ class Progress:
 
     def may_have_moved(self, sha: str) -> bool:
         """True if commit `sha` may be further than what was written down."""
-        if self._unapplied:
+        if self._unapplied or self._moving:
             return False
         return self._applied != sha or (self._baked != sha and not self._unbaked)
 

@@ -45,7 +45,10 @@ from reconciler.core.model import (
     Verb,
     intent_id,
 )
+from reconciler.core.observation import IntentSummary
 from reconciler.shell.ports import AuditRow, QuarantineRow, Tx
+
+_NOTHING_INTENDED = IntentSummary()
 
 #: Which level of the five a target's new state is told at, and how; the others are not worth a line in the audit log.
 AUDITED = {
@@ -66,8 +69,7 @@ def ledgers_for(tx: Tx, pairs: list[tuple[str, str]], now: Now) -> Ledgers:
     ledgers = Ledgers()
     for kind, scope in pairs:
         since = 0.0 if scope.startswith("commit:") else now.wall - WINDOW_S
-        ledgers.spent[kind, scope] = tx.spent(kind, scope, since)
-        oldest = tx.ledger_oldest(kind, scope, since)
+        ledgers.spent[kind, scope], oldest = tx.ledger(kind, scope, since)
         if oldest is not None:
             ledgers.frees_at[kind, scope] = oldest
     return ledgers
@@ -181,18 +183,30 @@ def record_results(tx: Tx, results: Sequence[IntentResult], healed: Iterable[tup
         tx.spend(HEALS_LEDGER, heal_scope(target, name), 1, now.wall)
 
 
+def drifted(
+    verdicts: Mapping[Target, TargetVerdict], intents: Mapping[Target, IntentSummary]
+) -> dict[Target, TargetVerdict]:
+    """Where something differs and nothing is on its way: only there a repair can be decided, and only of those it
+    matters how often they were repaired and whether they are to be at all."""
+    return {
+        target: verdict
+        for target, verdict in verdicts.items()
+        if verdict.sync in (Sync.DIFFERS, Sync.MISSING) and not intents.get(target, _NOTHING_INTENDED).pending
+    }
+
+
 def heals_of(tx: Tx, verdicts: Mapping[Target, TargetVerdict], now: Now) -> dict[Target, dict[str, int]]:
-    """How often each field that differs now was repaired lately, by target: only where something differs."""
+    """How often each field that differs was repaired lately, by target, of those that have `drifted`."""
     since_wall = now.wall - CONTESTED_WINDOW_S
     return {
         target: {name: tx.spent(HEALS_LEDGER, heal_scope(target, name), since_wall) for name in drifted_fields(verdict)}
         for target, verdict in verdicts.items()
-        if verdict.sync in (Sync.DIFFERS, Sync.MISSING)
     }
 
 
-def report_only(tx: Tx, applications: Iterable[str]) -> frozenset[str]:
-    """Those of `applications` whose drift is reported and not repaired."""
+def report_only(tx: Tx, targets: Iterable[Target]) -> frozenset[str]:
+    """Those applications of `targets`, which have `drifted`, whose drift is reported and not repaired."""
+    applications = sorted({target.application for target in targets})
     return frozenset(name for name in applications if not rules_from_text(tx.apply_rules(name)).self_heal)
 
 

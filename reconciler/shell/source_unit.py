@@ -61,6 +61,14 @@ class _Outcome:
     taken_over: frozenset[str]
     applied: bool
     baked: bool
+    moving: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Overlooked:
+    """Nothing was decided: the store knows targets that were not looked at."""
+
+    targets: frozenset[Target]
 
 
 class SourceUnit:
@@ -283,19 +291,12 @@ class SourceUnit:
     async def _decide(self, application: str) -> None:
         context = self._context
         now = context.clock.now()
-        compiled = self.snapshot.applications.get(application) if self.snapshot is not None else None
-        targets = await context.store.read("targets", lambda tx: self._known_targets(tx, application))
-        if compiled is not None:
-            targets |= {Target(application, cluster) for cluster in compiled.targets}
-        verdicts = context.board.observe(sorted(targets))
-        clusters = context.board.views((target.cluster for target in targets), now)
-        outcome = await context.store.transact(
-            f"source:{self.name}/{application}",
-            lambda tx: self._decide_in(tx, application, sorted(targets), verdicts, clusters, now),
-        )
+        outcome = await self._decide_on(application, self._declared(application), now)
+        while isinstance(outcome, _Overlooked):
+            outcome = await self._decide_on(application, self._declared(application) | outcome.targets, now)
         context.board.waits[f"application:{application}"] = outcome.waits
         context.metrics.add("decisions", unit="source")
-        self._progress.decided(application, applied=outcome.applied, baked=outcome.baked)
+        self._progress.decided(application, applied=outcome.applied, baked=outcome.baked, moving=outcome.moving)
         self._rechecks.pop(application, None)
         if outcome.recheck_at is not None:
             self._rechecks[application] = outcome.recheck_at
@@ -308,25 +309,41 @@ class SourceUnit:
         if outcome.opened is not None:
             context.rollout_opened(outcome.opened)
 
-    def _known_targets(self, tx: Tx, application: str) -> set[Target]:
-        """Targets of ours that are assigned something or are in a rollout, whether Git still has them or not."""
-        targets = {row.target for row in tx.assignments(application=application) if row.source == self.name}
-        for rollout in tx.rollouts(source=self.name, application=application, active=True):
-            targets |= set(rollout.plan.targets)
-        return {target for target in targets if target.application == application}
+    def _declared(self, application: str) -> set[Target]:
+        """The targets that Git asks for."""
+        compiled = self.snapshot.applications.get(application) if self.snapshot is not None else None
+        return {Target(application, cluster) for cluster in compiled.targets} if compiled is not None else set()
+
+    async def _decide_on(self, application: str, targets: set[Target], now: Now) -> _Outcome | _Overlooked:
+        """Look at `targets`, and decide if those are all. Mostly they are: only what Git no longer has is known to the
+        store alone, so that it is not asked before."""
+        context = self._context
+        verdicts = context.board.observe(sorted(targets))
+        clusters = context.board.views((target.cluster for target in targets), now)
+        return await context.store.transact(
+            f"source:{self.name}/{application}",
+            lambda tx: self._decide_in(tx, application, targets, verdicts, clusters, now),
+        )
 
     def _decide_in(
         self,
         tx: Tx,
         application: str,
-        targets: list[Target],
+        looked_at: set[Target],
         verdicts: Mapping[Target, TargetVerdict],
         clusters: Mapping[str, ClusterView],
         now: Now,
-    ) -> _Outcome:
+    ) -> _Outcome | _Overlooked:
         """Gather, decide, admit, record: inside one transaction."""
+        standing = self._gathering.standing(tx, application)
+        targets = sorted(self._declared(application) | standing.targets)
+        if not looked_at.issuperset(targets):
+            return _Overlooked(frozenset(looked_at.union(targets)))
+        verdicts = {target: verdicts[target] for target in targets if target in verdicts}
         renamed, waits_for = take_over_former(tx, self.name, self.snapshot, application, now)
-        facts = self._gathering.facts(tx, self.snapshot, application, targets, verdicts, clusters, now)
+        if renamed:
+            standing = self._gathering.standing(tx, application)
+        facts = self._gathering.facts(tx, self.snapshot, standing, targets, verdicts, clusters, now)
         revision = self.good.sha if self.good is not None else ""
         facts = replace(facts, revision=revision, blocked=waits_for or facts.blocked)
         found = decide_application(facts, now)
@@ -349,7 +366,8 @@ class SourceUnit:
         recheck_at = decision.recheck_at
         if waits_for is not None:
             recheck_at = min(recheck_at or float("inf"), now.monotonic + self._context.check_interval_s)
-        return _Outcome(waits, recheck_at, frozenset(lanes), renamed, opened, taken_over, applied, baked)
+        moving = bool(standing.active) or opened is not None
+        return _Outcome(waits, recheck_at, frozenset(lanes), renamed, opened, taken_over, applied, baked, moving)
 
     def _standing(self, application: str, assignments: Mapping[Target, Assignment]) -> tuple[bool, bool]:
         """Is what Git asks for assigned to all targets of `application`, and has it baked on all of them?"""

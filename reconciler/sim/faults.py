@@ -204,6 +204,10 @@ class FaultStore:
     def epoch(self) -> int:
         return self._inner.epoch
 
+    def given_up(self, cluster: str) -> int:
+        """As Store.given_up: it is memory, and fails with its process."""
+        return self._inner.given_up(cluster)
+
     async def transact(self, point: str, work: Callable[[Tx], T]) -> T:
         return await around(f"store {point}", self._plan, self._generation, lambda: self._inner.transact(point, work))
 

@@ -332,6 +332,10 @@ class _Watched:
     def epoch(self) -> int:
         return self._inner.epoch
 
+    def given_up(self, cluster: str) -> int:
+        """As Store.given_up."""
+        return self._inner.given_up(cluster)
+
     async def transact(self, point: str, work: Callable[[Any], Any]) -> Any:
         """As Store.transact."""
         result = await self._inner.transact(point, work)

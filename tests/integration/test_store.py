@@ -320,6 +320,9 @@ def test_intents_in_the_order_of_commitment(db: Opened) -> None:
     assert db.read(lambda tx: tx.unfinished_intents("rollout:r1")) == [failed, late]
     assert db.read(lambda tx: tx.intent("late")) == late
     assert db.read(lambda tx: tx.intent("absent")) is None
+    assert db.read(lambda tx: tx.pending_counts(FIRST.application)) == {FIRST: 1}
+    assert db.read(lambda tx: tx.pending_counts(billing.application)) == {billing: 1}
+    assert db.read(lambda tx: tx.pending_counts("absent")) == {}
 
 
 def test_abandoning_concerns_what_is_pending_of_one_target(db: Opened) -> None:
@@ -335,6 +338,27 @@ def test_abandoning_concerns_what_is_pending_of_one_target(db: Opened) -> None:
         ("3", "abandoned", why),
         ("4", "pending", None),
     ]
+
+
+def test_what_is_given_up_is_counted_once_it_is_committed(db: Opened) -> None:
+    why = Reason("Superseded", "a newer release")
+    db.write(lambda tx: tx.put_intents([intent("1"), intent("2", SECOND)]))
+    store = db.store
+    before = store.given_up(FIRST.cluster)
+
+    def fails(tx: Tx) -> None:
+        assert tx.abandon_intents(FIRST, why) == 1
+        assert store.given_up(FIRST.cluster) == before, "nobody can read it yet"
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        db.write(fails)
+    assert store.given_up(FIRST.cluster) == before
+    db.write(lambda tx: tx.abandon_intents(FIRST, why))
+    after = store.given_up(FIRST.cluster)
+    assert after != before
+    db.write(lambda tx: tx.abandon_intents(FIRST, why))  # nothing is pending any more
+    assert store.given_up(FIRST.cluster) == after
 
 
 A, D = Verb.APPLY, Verb.DELETE
@@ -440,7 +464,7 @@ def test_quarantine(db: Opened) -> None:
 
 def test_ledgers_count_what_was_spent_after_a_time(db: Opened) -> None:
     assert db.read(lambda tx: tx.spent("restarts", "cluster:a", 0.0)) == 0
-    assert db.read(lambda tx: tx.ledger_oldest("restarts", "cluster:a", 0.0)) is None
+    assert db.read(lambda tx: tx.ledger("restarts", "cluster:a", 0.0)) == (0, None)
     for wall, amount in ((10.0, 1), (20.0, 2), (30.0, 4)):
         db.write(lambda tx, wall=wall, amount=amount: tx.spend("restarts", "cluster:a", amount, wall))  # type: ignore[misc]
     db.write_all(
@@ -448,8 +472,9 @@ def test_ledgers_count_what_was_spent_after_a_time(db: Opened) -> None:
         lambda tx: tx.spend("deletes", "cluster:a", 16, 10.0),
     )
     spent = db.read(lambda tx: [tx.spent("restarts", "cluster:a", since) for since in (9.0, 10.0, 20.0, 30.0)])
-    oldest = db.read(lambda tx: [tx.ledger_oldest("restarts", "cluster:a", since) for since in (9.0, 10.0, 20.0, 30.0)])
-    assert spent == [7, 6, 4, 0]
+    ledgers = db.read(lambda tx: [tx.ledger("restarts", "cluster:a", since) for since in (9.0, 10.0, 20.0, 30.0)])
+    oldest = [first for _, first in ledgers]
+    assert spent == [total for total, _ in ledgers] == [7, 6, 4, 0]
     assert oldest == [10.0, 20.0, 30.0, None]
 
 

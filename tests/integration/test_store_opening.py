@@ -129,6 +129,17 @@ def test_readers_see_the_last_commit_while_a_transaction_runs(tmp_path: Path) ->
     assert [row.last_applied for row in seen if row is not None] == ["1", "2"]
 
 
+def test_a_transaction_that_writes_nothing_asks_nothing_of_the_disk(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "reconciler.db", new_id=lambda: "i")
+    log = tmp_path / "reconciler.db-wal"
+    before = log.stat()
+    assert store.transact_now("look", lambda tx: tx.source("fleet")) is None
+    assert (log.stat().st_size, log.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    store.transact_now("write", lambda tx: tx.put_source(SourceRow("fleet")))
+    assert log.stat().st_mtime_ns != before.st_mtime_ns
+    store.close_now()
+
+
 # ---- files that are not ours -------------------------------------------------------------------------------------
 
 

@@ -252,6 +252,9 @@ class _Commits:
     def __init__(self) -> None:
         self.committed: list[str] = []
 
+    def given_up(self, cluster: str) -> int:
+        raise AssertionError(f"nobody asked what was given up on {cluster}")
+
     async def transact(self, point: str, work: Callable[[Any], Any]) -> Any:
         self.committed.append(point)
         return work(None)

@@ -1,8 +1,8 @@
 """Values to rows and back, for the values that are not plain columns.
 
 Plans, releases and messages are stored as canonical JSON, so that equal values are equal bytes. Decoding is a pure
-function of the stored bytes: a Decoder remembers the last results by those bytes, and therefore can never return what
-is not in the database, whatever was rolled back or collected.
+function of what is stored: a Decoder remembers the last results by the bytes or the row they were made of, and so can
+never return what is not in the database, whatever was rolled back or collected.
 
     >>> decode_plan(encode_plan(plan)) == plan
     True
@@ -19,10 +19,25 @@ from typing import Any
 import orjson
 
 from reconciler.core.digest import canonical_json
-from reconciler.core.model import FrozenPlan, Manifest, ObjectKey, Reason, Target, Wave
+from reconciler.core.model import (
+    FrozenPlan,
+    Intent,
+    IntentState,
+    InventoryItem,
+    InventoryPhase,
+    Manifest,
+    ObjectKey,
+    Reason,
+    Target,
+    Verb,
+    Wave,
+)
 
 #: Plans and releases that a store keeps decoded. A plan of one application is about 1 KB, a release about 20 KB.
 PLANS_CACHED = 128
+#: Rows of the inventory, and of intents, that a store keeps decoded: a lane reads all of its cluster's whenever
+#: something was done there, and few of them have changed. About 1 KB each.
+ROWS_CACHED = 4096
 RELEASES_CACHED = 256
 
 
@@ -143,10 +158,52 @@ def decode_plan(text: str) -> FrozenPlan:
     )
 
 
+#: Look-ups instead of calls of the enums: there may be many rows.
+_PHASES = {phase.value: phase for phase in InventoryPhase}
+_VERBS = {verb.value: verb for verb in Verb}
+_STATES = {state.value: state for state in IntentState}
+
+
+def decode_item(row: tuple[Any, ...]) -> InventoryItem:
+    """An item of the inventory from all columns of its table, in their order."""
+    cluster, application, group, kind, namespace, name, api_version, phase, uid, generation = row
+    return InventoryItem(
+        Target(application, cluster),
+        ObjectKey(group, kind, namespace, name),
+        api_version,
+        _PHASES[phase],
+        uid,
+        generation,
+    )
+
+
+def decode_intent(row: tuple[Any, ...]) -> Intent:
+    """An intent from all columns of its table, in their order."""
+    _, identity, owner, purpose, application, cluster, verb, group, kind, namespace, name, api_version, *rest = row
+    digest, attempt, place, epoch, state, code, message = rest
+    return Intent(
+        id=identity,
+        owner=owner,
+        purpose=purpose,
+        target=Target(application, cluster),
+        verb=_VERBS[verb],
+        key=ObjectKey(group, kind, namespace, name),
+        api_version=api_version,
+        digest=digest,
+        attempt=attempt,
+        order=place,
+        epoch=epoch,
+        state=_STATES[state],
+        reason=reason_of(code, message),
+    )
+
+
 class Decoder:
-    """Decodes plans and releases, remembering the last ones: both are immutable and asked for again and again. What it
-    returns is shared and must not be changed. Safe to use from several threads."""
+    """Decodes what is asked for again and again, remembering the last results. What it returns is shared and must not
+    be changed. Safe to use from several threads."""
 
     def __init__(self) -> None:
+        self.item = functools.lru_cache(ROWS_CACHED)(decode_item)
+        self.intent = functools.lru_cache(ROWS_CACHED)(decode_intent)
         self.plan = functools.lru_cache(PLANS_CACHED)(decode_plan)
         self.objects = functools.lru_cache(RELEASES_CACHED)(decode_objects)

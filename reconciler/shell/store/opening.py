@@ -31,6 +31,8 @@ SQLITE_HEADER = b"SQLite format 3\0"
 BUSY_TIMEOUT_MS = 5000
 #: The write-ahead log is cut back to this size after a checkpoint.
 JOURNAL_SIZE_MAX = 64 * 1024 * 1024
+#: Statements that a connection keeps parsed: more than there are, so that none is parsed twice.
+STATEMENTS_CACHED = 256
 
 _META = sa.select(schema.meta.c.name, schema.meta.c.value)
 _PUT_META = upsert(schema.meta)
@@ -106,13 +108,15 @@ def _open(
 
 def _connect(file: Path | None, data: bytes | None) -> sa.Connection:
     if file is None:
-        raw = sqlite3.connect(MEMORY, isolation_level=None)
+        raw = sqlite3.connect(MEMORY, isolation_level=None, cached_statements=STATEMENTS_CACHED)
         if data is not None:
             # Bytes 18 and 19 of the header say "write-ahead log" in the copy of a file; memory has none.
             raw.deserialize(data[:18] + b"\x01\x01" + data[20:])
     else:
         _prepare_file(file)
-        raw = sqlite3.connect(file, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000)
+        raw = sqlite3.connect(
+            file, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000, cached_statements=STATEMENTS_CACHED
+        )
     try:
         _require_ours(raw, file)
         _configure(raw, file)
@@ -161,7 +165,7 @@ def _configure(raw: sqlite3.Connection, file: Path | None) -> None:
         raise sqlite3.DatabaseError(" ".join(str(found[0]).split()))
 
 
-def _connect_reader(file: Path) -> sa.Connection:
+def _connect_reader(file: Path) -> sqlite3.Connection:
     """Read-only, and used by whichever thread of the readers' executor is free."""
     raw = sqlite3.connect(
         f"{file.absolute().as_uri()}?mode=ro",
@@ -169,9 +173,10 @@ def _connect_reader(file: Path) -> sa.Connection:
         isolation_level=None,
         check_same_thread=False,
         timeout=BUSY_TIMEOUT_MS / 1000,
+        cached_statements=STATEMENTS_CACHED,
     )
     raw.execute("PRAGMA query_only = 1")
-    return _wrap(raw)
+    return raw
 
 
 #: The driver's connection that the engine is to wrap next.

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from reconciler.core.model import IntentState
 from reconciler.shell.store import schema
-from reconciler.shell.store.statements import is_literally
+from reconciler.shell.store.statements import Prepared, is_literally
 from reconciler.shell.store.tx import SqlTx
 
 #: Rows looked at in one transaction: some ten milliseconds.
@@ -89,7 +89,7 @@ def _audit() -> tuple[sa.ColumnElement[bool], ...]:
 
 
 @functools.cache
-def _walk(table: sa.Table) -> tuple[sa.Select[Any], sa.Delete]:
+def _walk(table: sa.Table) -> tuple[Prepared, Prepared]:
     """Where the next SPAN rows end, and the statement that prunes among them."""
     before: sa.BindParameter[float] = sa.bindparam("before")
     rules: dict[str, Callable[[], tuple[sa.ColumnElement[bool], ...]]] = {
@@ -103,7 +103,8 @@ def _walk(table: sa.Table) -> tuple[sa.Select[Any], sa.Delete]:
     after = identity > sa.bindparam("after")
     span = sa.select(identity).where(after).order_by(identity).limit(sa.literal_column(str(SPAN))).subquery()
     end = sa.select(sa.func.max(span.c[0]))
-    return end, sa.delete(table).where(after, identity <= sa.bindparam("end"), *rules[table.name]())
+    prune = sa.delete(table).where(after, identity <= sa.bindparam("end"), *rules[table.name]())
+    return Prepared(end), Prepared(prune)
 
 
 def _release_is_referenced() -> sa.ColumnElement[bool]:
@@ -117,18 +118,18 @@ def _release_is_referenced() -> sa.ColumnElement[bool]:
 
 
 @functools.cache
-def _release_rules() -> tuple[sa.Delete, sa.Update]:
+def _release_rules() -> tuple[Prepared, Prepared]:
     """Delete what was marked by an earlier run and is still unreferenced; then mark what is unreferenced now. Storing a
     release again takes the mark away, pointing at it makes it void."""
     one = schema.release
     unreferenced = sa.not_(_release_is_referenced())
     collect = sa.delete(one).where(is_literally(one.c.unreferenced, 1), unreferenced)
     mark = sa.update(one).where(is_literally(one.c.unreferenced, 0), unreferenced).values(unreferenced=1)
-    return collect, mark
+    return Prepared(collect), Prepared(mark)
 
 
 @functools.cache
-def _revision_rule() -> sa.Delete:
+def _revision_rule() -> Prepared:
     """Seen before the limit and named by nothing."""
     source = schema.source
     named = sa.union(
@@ -137,7 +138,8 @@ def _revision_rule() -> sa.Delete:
         sa.select(schema.assignment.c.revision),
     ).subquery()
     one = schema.revision
-    return sa.delete(one).where(one.c.seen_wall < sa.bindparam("before"), one.c.sha.not_in(sa.select(named.c[0])))
+    old = sa.delete(one).where(one.c.seen_wall < sa.bindparam("before"), one.c.sha.not_in(sa.select(named.c[0])))
+    return Prepared(old)
 
 
 #: The tables that are walked, in an order in which one makes way for the next.
@@ -148,21 +150,21 @@ def prune_span(tx: SqlTx, table: sa.Table, after: int, before_wall: float, keep:
     """Prune among the SPAN rows of `table` that follow `after`. Returns where to go on (None: done) and how many rows
     went."""
     end, delete = _walk(table)
-    reached: int | None = tx.connection.execute(end, {"after": after}).scalar()
+    ((reached,),) = end.rows(tx.connection, {"after": after})
     if reached is None:
         return None, 0
     parameters = {"after": after, "end": reached, "before": before_wall, "keep": keep}
-    return reached, int(tx.connection.execute(delete, parameters).rowcount)
+    return reached, delete.run(tx.connection, {name: parameters[name] for name in delete.names})
 
 
 def prune_revisions(tx: SqlTx, before_wall: float) -> int:
     """Returns how many went."""
-    return int(tx.connection.execute(_revision_rule(), {"before": before_wall}).rowcount)
+    return _revision_rule().run(tx.connection, {"before": before_wall})
 
 
 def collect_releases(tx: SqlTx) -> int:
     """Collect what a run before this one marked, then mark. Returns how many releases went."""
     collect, mark = _release_rules()
-    collected = int(tx.connection.execute(collect).rowcount)
-    tx.connection.execute(mark)
+    collected = collect.run(tx.connection, {})
+    mark.run(tx.connection, {})
     return collected

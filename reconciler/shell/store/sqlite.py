@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sqlite3
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
@@ -30,6 +30,7 @@ from reconciler.shell.store import retention, schema
 from reconciler.shell.store.codec import Decoder
 from reconciler.shell.store.errors import StoreError
 from reconciler.shell.store.lock import StateLock
+from reconciler.shell.store.statements import Prepared
 from reconciler.shell.store.tx import SqlTx
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ T = TypeVar("T")
 #: Transactions that share one commit at most: bounds how long one of them waits for the others.
 GROUP_MAX = 64
 
-_EPOCH = sa.select(schema.meta.c.value).where(schema.meta.c.name == "epoch")
+_EPOCH = Prepared(sa.select(schema.meta.c.value).where(schema.meta.c.name == "epoch"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +61,21 @@ class SqlStore:
         epoch: int,
         executor: Executor | None,
         readers: Executor | None,
-        connect_reader: Callable[[], sa.Connection] | None,
+        connect_reader: Callable[[], sqlite3.Connection] | None,
         lock: StateLock | None,
     ) -> None:
-        self._connection = connection
+        self._connection = connection  # kept to be closed; all work is done on the driver's
         self._raw = raw_connection(connection)
         self._name = name
         self._epoch = epoch
         self._executor = executor
         self._readers = readers
         self._connect_reader = connect_reader
-        self._idle_readers: deque[sa.Connection] = deque()
+        self._idle_readers: deque[sqlite3.Connection] = deque()
         self._lock = lock
         self._decoder = Decoder()
+        self._given_up: Counter[str] = Counter()
+        self._giving_up: set[str] = set()  # by the transaction that runs
         self._pending: deque[_Pending] = deque()
         self._closed = False
 
@@ -80,6 +83,10 @@ class SqlStore:
     def epoch(self) -> int:
         """+1 at every opening: Now.boot."""
         return self._epoch
+
+    def given_up(self, cluster: str) -> int:
+        """As Store.given_up."""
+        return self._given_up[cluster]
 
     # ---- the port ------------------------------------------------------------------------------------------------
 
@@ -138,7 +145,7 @@ class SqlStore:
         """`transact` without a loop: for the simulator, and for the writer's own thread."""
         self._check_open(point)
         with self._transaction(point):
-            return work(SqlTx(self._connection, self._decoder))
+            return work(SqlTx(self._raw, self._decoder, self._giving_up))
 
     def read_now(self, point: str, work: Callable[[SqlTx], T]) -> T:
         """`read` on the writer's connection, which refuses to write meanwhile."""
@@ -146,7 +153,7 @@ class SqlStore:
         with self._translated(point):
             self._raw.execute("PRAGMA query_only = 1")
             try:
-                return self._read_on(self._connection, work)
+                return self._read_on(self._raw, work)
             finally:
                 self._raw.execute("PRAGMA query_only = 0")
 
@@ -180,7 +187,7 @@ class SqlStore:
     def _commit_one(self, one: _Pending) -> None:
         try:
             with self._transaction(one.point):
-                result = one.work(SqlTx(self._connection, self._decoder))
+                result = one.work(SqlTx(self._raw, self._decoder, self._giving_up))
         except BaseException as error:  # noqa: BLE001 - not swallowed: raised where the transaction was asked for
             one.future.set_exception(error)
         else:
@@ -205,27 +212,38 @@ class SqlStore:
     def _in_savepoint(self, one: _Pending) -> tuple[Any, BaseException | None]:
         """Its result, or its error after its own writes were undone. An error that ended the whole transaction (disk
         full) leaves no savepoint to go back to, and the failing ROLLBACK TO ends the group."""
-        savepoint = self._connection.begin_nested()
+        self._raw.execute("SAVEPOINT one")
         try:
             with self._translated(one.point):
-                result = one.work(SqlTx(self._connection, self._decoder))
+                result = one.work(SqlTx(self._raw, self._decoder, self._giving_up))
         except Exception as error:  # noqa: BLE001 - not swallowed: raised where the transaction was asked for
-            savepoint.rollback()
+            self._raw.execute("ROLLBACK TO one")
+            self._raw.execute("RELEASE one")
             return None, error
-        savepoint.commit()
+        self._raw.execute("RELEASE one")
         return result, None
 
     @contextmanager
     def _transaction(self, point: str) -> Iterator[None]:
-        with self._translated(point), self._connection.begin():
-            self._raw.execute("BEGIN IMMEDIATE")
-            stored = self._connection.execute(_EPOCH).scalar()
-            if stored != str(self._epoch):
-                raise FencedError(f"{self._name} was opened again (epoch {stored}, ours is {self._epoch})")
-            yield
-            if not self._raw.in_transaction:
-                # SQLite ends a transaction by itself on some errors; what came after it was not part of it.
-                raise StoreError(f"{point}: SQLite gave up the transaction")
+        raw = self._raw
+        with self._translated(point):
+            raw.execute("BEGIN IMMEDIATE")
+            try:
+                rows = _EPOCH.rows(raw, {})
+                stored = rows[0].value if rows else None
+                if stored != str(self._epoch):
+                    raise FencedError(f"{self._name} was opened again (epoch {stored}, ours is {self._epoch})")
+                yield
+                if not raw.in_transaction:
+                    # SQLite ends a transaction by itself on some errors; what came after it was not part of it.
+                    raise StoreError(f"{point}: SQLite gave up the transaction")
+                raw.execute("COMMIT")
+                self._given_up.update(self._giving_up)
+            finally:
+                self._giving_up.clear()
+                # Still there: something failed, the commit itself perhaps.
+                if raw.in_transaction:
+                    raw.execute("ROLLBACK")
 
     def _read_apart(self, point: str, work: Callable[[SqlTx], T]) -> T:
         """On a read-only connection of its own: there are as many as the readers' executor has threads."""
@@ -240,20 +258,19 @@ class SqlStore:
             finally:
                 self._idle_readers.append(connection)
 
-    def _read_on(self, connection: sa.Connection, work: Callable[[SqlTx], T]) -> T:
-        with connection.begin() as transaction:
-            raw_connection(connection).execute("BEGIN")
-            result = work(SqlTx(connection, self._decoder))
-            transaction.rollback()
-        return result
+    def _read_on(self, raw: sqlite3.Connection, work: Callable[[SqlTx], T]) -> T:
+        raw.execute("BEGIN")
+        try:
+            return work(SqlTx(raw, self._decoder, self._giving_up))
+        finally:
+            if raw.in_transaction:
+                raw.execute("ROLLBACK")
 
     @contextmanager
     def _translated(self, point: str) -> Iterator[None]:
         """The library's errors as StoreError, with the place and the database they happened in."""
         try:
             yield
-        except sa.exc.DBAPIError as error:
-            raise StoreError(f"{point}: {self._name}: {error.orig}") from error
         except sqlite3.Error as error:
             raise StoreError(f"{point}: {self._name}: {error}") from error
 

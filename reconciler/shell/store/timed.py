@@ -23,6 +23,10 @@ class TimedStore:
     def epoch(self) -> int:
         return self._inner.epoch
 
+    def given_up(self, cluster: str) -> int:
+        """As Store.given_up."""
+        return self._inner.given_up(cluster)
+
     async def transact(self, point: str, work: Callable[[Tx], T]) -> T:
         """As Store.transact."""
         loop = asyncio.get_running_loop()

@@ -19,13 +19,14 @@ from reconciler.core.model import (
     IntentResult,
     IntentState,
     InventoryPhase,
-    ObjectKey,
     Reason,
     Target,
     Verb,
 )
 from reconciler.shell.store import codec, schema
 from reconciler.shell.store.statements import (
+    Parameters,
+    Prepared,
     equals,
     insert_or_keep,
     is_literally,
@@ -41,24 +42,34 @@ _ITEM = ("cluster", "application", "api_group", "kind", "namespace", "name")
 
 _PENDING = is_literally(_intent.c.state, IntentState.PENDING.value)
 _FAILED = is_literally(_intent.c.state, IntentState.FAILED.value)
-_INTENT = select_where(_intent, "id")
-_UNFINISHED = (
-    sa.select(_intent)
-    .where(*equals(_intent, "owner"), sa.or_(_PENDING, _FAILED))
-    .order_by(sorted_apart(_intent.c.sequence))
+#: Those whose ids are in a list, in JSON.
+_INTENTS_AMONG = Prepared(
+    sa.select(_intent).where(_intent.c.id.in_(sa.select(sa.func.json_each(sa.bindparam("ids")).table_valued("value"))))
 )
-_FAILED_PRUNES = (
+_UNFINISHED_STATES = _intent.c.state.in_(
+    [sa.literal_column(f"'{state.value}'") for state in (IntentState.PENDING, IntentState.FAILED)]
+)
+_INTENT = Prepared(select_where(_intent, "id"))
+_UNFINISHED = Prepared(
+    sa.select(_intent).where(*equals(_intent, "owner"), _UNFINISHED_STATES).order_by(sorted_apart(_intent.c.sequence))
+)
+_PENDING_COUNTS = Prepared(
+    sa.select(_intent.c.cluster, sa.func.count())
+    .where(*equals(_intent, "application"), _PENDING)
+    .group_by(sorted_apart(_intent.c.cluster))
+)
+_FAILED_PRUNES = Prepared(
     sa.select(_intent)
     .where(*equals(_intent, "application"), _FAILED, is_literally(_intent.c.purpose, "prune"))
     .order_by(sorted_apart(_intent.c.sequence))
 )
-_PUT_INTENT = insert_or_keep(_intent, "id")
-_FINISH = (
+_PUT_INTENT = Prepared(insert_or_keep(_intent, "id"))
+_FINISH = Prepared(
     sa.update(_intent)
     .where(_intent.c.id == sa.bindparam("of"), _PENDING)
     .values({name: sa.bindparam(name) for name in ("state", "reason_code", "reason_message")})
 )
-_ABANDON = (
+_ABANDON = Prepared(
     sa.update(_intent)
     .where(
         _intent.c.application == sa.bindparam("on_application"),
@@ -67,10 +78,10 @@ _ABANDON = (
     )
     .values({name: sa.bindparam(name) for name in ("state", "reason_code", "reason_message")})
 )
-_PHASE = sa.select(_inventory.c.phase).where(*equals(_inventory, *_ITEM))
-_PUT_ITEM = upsert(_inventory)
-_DELETE_ITEM = sa.delete(_inventory).where(*equals(_inventory, *_ITEM))
-_FORGET_UID = (
+_PHASE = Prepared(sa.select(_inventory.c.phase).where(*equals(_inventory, *_ITEM)))
+_PUT_ITEM = Prepared(upsert(_inventory))
+_DELETE_ITEM = Prepared(sa.delete(_inventory).where(*equals(_inventory, *_ITEM)))
+_FORGET_UID = Prepared(
     sa.update(_inventory)
     .where(*(_inventory.c[name] == sa.bindparam(f"of_{name}") for name in _ITEM))
     .values(uid="", generation=0)
@@ -80,11 +91,12 @@ _WRITTEN = frozenset({IntentState.DONE, IntentState.UNCHANGED})
 
 
 @functools.cache
-def _intents_where(names: tuple[str, ...], pending: bool | None) -> sa.Select[Any]:
+def _intents_where(names: tuple[str, ...], pending: bool | None) -> Prepared:
     if pending:
-        return select_where(_intent, *names, order_by=()).where(_PENDING).order_by(sorted_apart(_intent.c.sequence))
+        found = select_where(_intent, *names, order_by=()).where(_PENDING)
+        return Prepared(found.order_by(sorted_apart(_intent.c.sequence)))
     statement = select_where(_intent, *names)
-    return statement if pending is None else statement.where(sa.not_(_PENDING))
+    return Prepared(statement if pending is None else statement.where(sa.not_(_PENDING)))
 
 
 class IntentsTx(TxBase):
@@ -102,24 +114,28 @@ class IntentsTx(TxBase):
     ) -> list[Intent]:
         wanted = {"cluster": cluster, "owner": owner, "application": application}
         given = {name: value for name, value in wanted.items() if value is not None}
-        return [_read(row) for row in self._all(_intents_where(tuple(sorted(given)), pending), given)]
+        return list(map(self._decoder.intent, self._tuples(_intents_where(tuple(sorted(given)), pending), given)))
+
+    def pending_counts(self, application: str) -> dict[Target, int]:
+        rows = self._tuples(_PENDING_COUNTS, {"application": application})
+        return {Target(application, cluster): count for cluster, count in rows}
 
     def unfinished_intents(self, owner: str) -> list[Intent]:
-        return [_read(row) for row in self._all(_UNFINISHED, {"owner": owner})]
+        return list(map(self._decoder.intent, self._tuples(_UNFINISHED, {"owner": owner})))
 
     def failed_prunes(self, application: str) -> list[Intent]:
-        return [_read(row) for row in self._all(_FAILED_PRUNES, {"application": application})]
+        return list(map(self._decoder.intent, self._tuples(_FAILED_PRUNES, {"application": application})))
 
     def intent(self, intent_id: str) -> Intent | None:
-        row = self._first(_INTENT, {"id": intent_id})
-        return None if row is None else _read(row)
+        rows = self._tuples(_INTENT, {"id": intent_id})
+        return self._decoder.intent(rows[0]) if rows else None
 
     def put_intents(self, intents: Sequence[Intent]) -> None:
         """The intents of one call are committed in their `order`, those of later calls after them."""
         self._run_each(_PUT_INTENT, [_columns(intent) for intent in sorted(intents, key=lambda one: one.order)])
 
     def abandon_intents(self, target: Target, reason: Reason) -> int:
-        return self._run(
+        count = self._run(
             _ABANDON,
             {
                 "on_application": target.application,
@@ -128,16 +144,20 @@ class IntentsTx(TxBase):
                 **codec.reason_columns(reason),
             },
         )
+        if count:
+            self._given_up.add(target.cluster)
+        return count
 
     def finish_intents(self, results: Sequence[IntentResult]) -> None:
         """A result that is still PENDING is a ValueError, one for an unknown intent a LookupError. Of two results for
         one intent the first one stays."""
+        found = self._intents_among([result.intent for result in results])
         finished: list[dict[str, Any]] = []
-        learnt: list[tuple[sa.Executable, dict[str, Any]]] = []
+        learnt: list[tuple[Prepared, Parameters]] = []
         for result in results:
             if result.state is IntentState.PENDING:
                 raise ValueError(f"intent {result.intent} cannot be finished as pending")
-            intent = self.intent(result.intent)
+            intent = found.get(result.intent)
             if intent is None:
                 raise LookupError(f"there is no intent {result.intent}")
             finished.append({"of": intent.id, "state": result.state.value, **codec.reason_columns(result.reason)})
@@ -146,7 +166,11 @@ class IntentsTx(TxBase):
         for statement, group in itertools.groupby(learnt, key=lambda pair: pair[0]):
             self._run_each(statement, [row for _, row in group])
 
-    def _learn(self, intent: Intent, result: IntentResult) -> Iterator[tuple[sa.Executable, dict[str, Any]]]:
+    def _intents_among(self, ids: list[str]) -> dict[str, Intent]:
+        rows = self._tuples(_INTENTS_AMONG, {"ids": codec.encode_strings(tuple(ids))}) if ids else []
+        return {intent.id: intent for intent in map(self._decoder.intent, rows)}
+
+    def _learn(self, intent: Intent, result: IntentResult) -> Iterator[tuple[Prepared, Parameters]]:
         """How `result` brings what it says of the object into the inventory: statements with their parameters.
 
         If the intent was given up, a newer decision may have been recorded there: an item on its way out keeps saying
@@ -181,21 +205,3 @@ def _columns(intent: Intent) -> dict[str, Any]:
         "state": intent.state.value,
         **codec.reason_columns(intent.reason),
     }
-
-
-def _read(row: Any) -> Intent:
-    return Intent(
-        id=row.id,
-        owner=row.owner,
-        purpose=row.purpose,
-        target=Target(row.application, row.cluster),
-        verb=Verb(row.verb),
-        key=ObjectKey(row.api_group, row.kind, row.namespace, row.name),
-        api_version=row.api_version,
-        digest=row.digest,
-        attempt=row.attempt,
-        order=row.place,
-        epoch=row.epoch,
-        state=IntentState(row.state),
-        reason=codec.reason_of(row.reason_code, row.reason_message),
-    )

@@ -10,35 +10,35 @@ import sqlalchemy as sa
 
 from reconciler.shell.ports import AuditRow, OutboxRow
 from reconciler.shell.store import codec, schema
-from reconciler.shell.store.statements import insert_or_keep, select_where
+from reconciler.shell.store.statements import Prepared, insert_or_keep, select_where
 from reconciler.shell.store.tx_base import TxBase
 
 _audit = schema.audit
 _outbox = schema.outbox
 
-_AUDIT = sa.insert(_audit)
-_PUT_OUTBOX = insert_or_keep(_outbox, "key")
-_MARK_SENT = (
+_AUDIT = Prepared(sa.insert(_audit))
+_PUT_OUTBOX = Prepared(insert_or_keep(_outbox, "key"))
+_MARK_SENT = Prepared(
     sa.update(_outbox)
     .where(_outbox.c.key == sa.bindparam("of"), _outbox.c.sent_wall.is_(None))
     .values(sent_wall=sa.bindparam("sent_wall"))
 )
-_INSTALLATION = sa.select(schema.meta.c.value).where(schema.meta.c.name == "installation")
+_INSTALLATION = Prepared(sa.select(schema.meta.c.value).where(schema.meta.c.name == "installation"))
 _LIMIT = sa.bindparam("limit", type_=sa.Integer)
 
 
 @functools.cache
-def _audit_where(names: tuple[str, ...]) -> sa.Select[Any]:
+def _audit_where(names: tuple[str, ...]) -> Prepared:
     statement = select_where(_audit, *names, order_by=()).where(_audit.c.id > sa.bindparam("after_id"))
-    return statement.order_by(_audit.c.id.desc()).limit(_LIMIT)
+    return Prepared(statement.order_by(_audit.c.id.desc()).limit(_LIMIT))
 
 
 @functools.cache
-def _outbox_where(sent: bool | None) -> sa.Select[Any]:
+def _outbox_where(sent: bool | None) -> Prepared:
     statement = select_where(_outbox)
     if sent is not None:
         statement = statement.where(_outbox.c.sent_wall.is_not(None) if sent else _outbox.c.sent_wall.is_(None))
-    return statement.limit(_LIMIT)
+    return Prepared(statement.limit(_LIMIT))
 
 
 class JournalTx(TxBase):

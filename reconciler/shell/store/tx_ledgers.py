@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import sqlalchemy as sa
 
 from reconciler.core.model import Facts, ObjectKey, Reason, Target
 from reconciler.shell.ports import QuarantineRow
 from reconciler.shell.store import codec, schema
-from reconciler.shell.store.statements import equals, select_where, upsert
+from reconciler.shell.store.statements import Prepared, equals, select_where, upsert
 from reconciler.shell.store.tx_base import TxBase
 
-_FACTS = select_where(schema.facts, "cluster")
-_PUT_FACTS = upsert(schema.facts)
-_DELETE_FACTS = sa.delete(schema.facts).where(*equals(schema.facts, "cluster", "application"))
-_PUT_QUARANTINE = upsert(schema.quarantine)
-_SPEND = sa.insert(schema.ledger)
+_FACTS = Prepared(select_where(schema.facts, "cluster"))
+_PUT_FACTS = Prepared(upsert(schema.facts))
+_DELETE_FACTS = Prepared(sa.delete(schema.facts).where(*equals(schema.facts, "cluster", "application")))
+_PUT_QUARANTINE = Prepared(upsert(schema.quarantine))
+_SPEND = Prepared(sa.insert(schema.ledger))
 _counted = (*equals(schema.ledger, "kind", "scope"), schema.ledger.c.wall > sa.bindparam("since"))
-_SPENT = sa.select(sa.func.coalesce(sa.func.sum(schema.ledger.c.amount), 0)).where(*_counted)
-_OLDEST = sa.select(sa.func.min(schema.ledger.c.wall)).where(*_counted)
+_total = sa.func.coalesce(sa.func.sum(schema.ledger.c.amount), 0)
+_SPENT = Prepared(sa.select(_total).where(*_counted))
+_LEDGER = Prepared(sa.select(_total, sa.func.min(schema.ledger.c.wall)).where(*_counted))
 
 
 @functools.cache
-def _quarantined_where(names: tuple[str, ...]) -> sa.Select[Any]:
-    return select_where(schema.quarantine, *names)
+def _quarantined_where(names: tuple[str, ...]) -> Prepared:
+    return Prepared(select_where(schema.quarantine, *names))
 
 
 @functools.cache
-def _delete_quarantine_where(names: tuple[str, ...]) -> sa.Delete:
-    return sa.delete(schema.quarantine).where(*equals(schema.quarantine, *names))
+def _delete_quarantine_where(names: tuple[str, ...]) -> Prepared:
+    return Prepared(sa.delete(schema.quarantine).where(*equals(schema.quarantine, *names)))
 
 
 class LedgersTx(TxBase):
@@ -41,9 +41,19 @@ class LedgersTx(TxBase):
 
     def facts(self, cluster: str) -> dict[tuple[Target, ObjectKey], Facts]:
         found = {}
-        for _, application, group, kind, namespace, name, state, since_s, transitions_s, job_id, restarts in self._all(
-            _FACTS, {"cluster": cluster}
-        ):
+        for (
+            _,
+            application,
+            group,
+            kind,
+            namespace,
+            name,
+            state,
+            since_s,
+            transitions_s,
+            job_id,
+            restarts,
+        ) in self._tuples(_FACTS, {"cluster": cluster}):
             key = (Target(application, cluster), ObjectKey(group, kind, namespace, name))
             found[key] = Facts(state, since_s, codec.decode_numbers(transitions_s), job_id, restarts)
         return found
@@ -101,5 +111,6 @@ class LedgersTx(TxBase):
         looking again at that moment finds budget."""
         return int(self._scalar(_SPENT, {"kind": kind, "scope": scope, "since": since_wall}) or 0)
 
-    def ledger_oldest(self, kind: str, scope: str, since_wall: float) -> float | None:
-        return self._scalar(_OLDEST, {"kind": kind, "scope": scope, "since": since_wall})
+    def ledger(self, kind: str, scope: str, since_wall: float) -> tuple[int, float | None]:
+        ((spent, oldest),) = self._tuples(_LEDGER, {"kind": kind, "scope": scope, "since": since_wall})
+        return spent, oldest

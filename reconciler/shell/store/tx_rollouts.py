@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,35 +26,37 @@ from reconciler.core.model import (
 )
 from reconciler.shell.ports import ConflictError
 from reconciler.shell.store import codec, schema
-from reconciler.shell.store.statements import equals, is_literally, select_where, sorted_apart
+from reconciler.shell.store.statements import Prepared, equals, is_literally, select_where, sorted_apart
 from reconciler.shell.store.tx_base import TxBase
 
 _rollout = schema.rollout
 _row = schema.rollout_target
 
-_ROLLOUT = select_where(_rollout, "id")
-_INSERT_ROLLOUT = sa.insert(_rollout)
-_GUARD = sa.select(_rollout.c.active, _rollout.c.plan_hash).where(*equals(_rollout, "id", "version"))
-_UPDATE_ROLLOUT = (
+_ROLLOUT = Prepared(select_where(_rollout, "id"))
+_INSERT_ROLLOUT = Prepared(sa.insert(_rollout))
+_GUARD = Prepared(sa.select(_rollout.c.active, _rollout.c.plan_hash).where(*equals(_rollout, "id", "version")))
+_UPDATE_ROLLOUT = Prepared(
     sa.update(_rollout)
     .where(_rollout.c.id == sa.bindparam("of"), _rollout.c.version == sa.bindparam("at"))
     .values({name: sa.bindparam(name) for name in ("state", "reason_code", "reason_message", "ended_wall")})
     .values({name: sa.bindparam(name) for name in ("paused_from", "went_back", "active", "version")})
 )
-_SET_TARGETS_ACTIVE = sa.update(_row).where(_row.c.rollout == sa.bindparam("of")).values(active=sa.bindparam("active"))
+_SET_TARGETS_ACTIVE = Prepared(
+    sa.update(_row).where(_row.c.rollout == sa.bindparam("of")).values(active=sa.bindparam("active"))
+)
 
 #: The columns of a RolloutTarget, in the order in which `_target_row` reads them.
 _COLUMNS = [column for column in _row.columns if column.name not in ("rollout", "place", "active")]
-_TARGETS = sa.select(*_COLUMNS).where(*equals(_row, "rollout")).order_by(_row.c.wave, _row.c.place)
-_REVISION_OF = (
+_TARGETS = Prepared(sa.select(*_COLUMNS).where(*equals(_row, "rollout")).order_by(_row.c.wave, _row.c.place))
+_REVISION_OF = Prepared(
     sa.select(_rollout.c.revision)
     .join(_row, _row.c.rollout == _rollout.c.id)
     .where(*equals(_row, "application", "cluster", "to_digest"))
     .order_by(_rollout.c.sequence.desc())
     .limit(1)
 )
-_INSERT_TARGET = sa.insert(_row)
-_UPDATE_TARGET = (
+_INSERT_TARGET = Prepared(sa.insert(_row))
+_UPDATE_TARGET = Prepared(
     sa.update(_row)
     .where(
         _row.c.rollout == sa.bindparam("of"),
@@ -65,8 +68,8 @@ _UPDATE_TARGET = (
 
 
 @functools.cache
-def _active_rows_where(names: tuple[str, ...]) -> sa.Select[Any]:
-    return (
+def _active_rows_where(names: tuple[str, ...]) -> Prepared:
+    return Prepared(
         sa.select(_row.c.rollout, *_COLUMNS)
         .join(_rollout, _rollout.c.id == _row.c.rollout)
         .where(*equals(_row, *names), is_literally(_row.c.active, 1), _row.c.rollout != sa.bindparam("but"))
@@ -75,14 +78,18 @@ def _active_rows_where(names: tuple[str, ...]) -> sa.Select[Any]:
 
 
 @functools.cache
-def _rollouts_where(names: tuple[str, ...], active: bool | None) -> sa.Select[Any]:
+def _rollouts_where(names: tuple[str, ...], active: bool | None) -> Prepared:
     statement = select_where(_rollout, *names, order_by=())
     if active is not None:
         statement = statement.where(is_literally(_rollout.c.active, int(active)))
     # The active ones are few among many that have ended.
     newest = sorted_apart(_rollout.c.sequence) if active else _rollout.c.sequence
     statement = statement.order_by(newest.desc())
-    return statement.limit(sa.bindparam("limit", type_=sa.Integer))
+    return Prepared(statement.limit(sa.bindparam("limit", type_=sa.Integer)))
+
+
+#: A look-up instead of a call of the enum: rollouts may have many targets.
+_STATES = {state.value: state for state in TargetState}
 
 
 class RolloutsTx(TxBase):
@@ -119,7 +126,7 @@ class RolloutsTx(TxBase):
                 raise ValueError(f"rollout {rollout.id} puts {row.target} in wave {row.wave}, its plan does not")
         try:
             self._run(_INSERT_ROLLOUT, _rollout_columns(rollout))
-        except sa.exc.IntegrityError as error:
+        except sqlite3.IntegrityError as error:
             raise ConflictError(f"rollout {rollout.id} exists already") from error
         fixed = {"rollout": rollout.id, "active": _active(rollout)}
         self._run_each(
@@ -165,7 +172,7 @@ class RolloutsTx(TxBase):
         return dataclasses.replace(rollout, version=rollout.version + 1)
 
     def rollout_targets(self, rollout_id: str) -> list[RolloutTarget]:
-        return [_target_row(row) for row in self._all(_TARGETS, {"rollout": rollout_id})]
+        return [_target_row(row) for row in self._tuples(_TARGETS, {"rollout": rollout_id})]
 
     def revision_of(self, target: Target, digest: str) -> str:
         return self._scalar(_REVISION_OF, {**codec.target_columns(target), "to_digest": digest}) or ""
@@ -192,7 +199,7 @@ class RolloutsTx(TxBase):
     ) -> dict[Target, list[tuple[str, RolloutTarget]]]:
         given = {} if application is None else {"application": application}
         found: dict[Target, list[tuple[str, RolloutTarget]]] = {}
-        for rollout_id, *columns in self._all(_active_rows_where(tuple(given)), {**given, "but": but}):
+        for rollout_id, *columns in self._tuples(_active_rows_where(tuple(given)), {**given, "but": but}):
             row = _target_row(columns)
             found.setdefault(row.target, []).append((rollout_id, row))
         return found
@@ -277,7 +284,7 @@ def _target_row(row: Any) -> RolloutTarget:
         to_digest,
         from_digest,
         baked_digest,
-        TargetState(state),
+        _STATES[state],
         codec.reason_of(code, message),
         bool(changed),
         bool(rolling),

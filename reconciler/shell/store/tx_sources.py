@@ -11,54 +11,58 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from reconciler.core.model import Assignment, InventoryItem, InventoryPhase, ObjectKey, Release, Target
+from reconciler.core.model import Assignment, InventoryItem, ObjectKey, Release, Target
 from reconciler.shell.ports import Commit, SourceRow
 from reconciler.shell.store import codec, schema
-from reconciler.shell.store.statements import equals, insert_or_keep, select_where, upsert
+from reconciler.shell.store.statements import Prepared, equals, insert_or_keep, select_where, upsert
 from reconciler.shell.store.tx_base import TxBase
 
-_SOURCE = select_where(schema.source, "name")
-_PUT_SOURCE = upsert(schema.source)
-_REVISION = select_where(schema.revision, "source", "sha")
-_PUT_REVISION = insert_or_keep(schema.revision, "source", "sha")
-_RELEASE = select_where(schema.release, "digest")
-_INSERT_RELEASE = sa.insert(schema.release)
-_KEEP_RELEASE = sa.update(schema.release).where(schema.release.c.digest == sa.bindparam("of")).values(unreferenced=0)
-_ASSIGNMENT = select_where(schema.assignment, "application", "cluster")
-_PUT_ASSIGNMENT = upsert(schema.assignment)
-_DELETE_ASSIGNMENT = sa.delete(schema.assignment).where(*equals(schema.assignment, "application", "cluster"))
-_APPLY_RULES = select_where(schema.apply_rules, "application")
-_APPLY_RULES_OF_SOURCE = select_where(schema.apply_rules, "source")
-_APPLY_RULES_OF_CLUSTER = (
+_SOURCE = Prepared(select_where(schema.source, "name"))
+_PUT_SOURCE = Prepared(upsert(schema.source))
+_REVISION = Prepared(select_where(schema.revision, "source", "sha"))
+_PUT_REVISION = Prepared(insert_or_keep(schema.revision, "source", "sha"))
+_RELEASE = Prepared(select_where(schema.release, "digest"))
+_INSERT_RELEASE = Prepared(sa.insert(schema.release))
+_KEEP_RELEASE = Prepared(
+    sa.update(schema.release).where(schema.release.c.digest == sa.bindparam("of")).values(unreferenced=0)
+)
+_ASSIGNMENT = Prepared(select_where(schema.assignment, "application", "cluster"))
+_PUT_ASSIGNMENT = Prepared(upsert(schema.assignment))
+_DELETE_ASSIGNMENT = Prepared(sa.delete(schema.assignment).where(*equals(schema.assignment, "application", "cluster")))
+_APPLY_RULES = Prepared(select_where(schema.apply_rules, "application"))
+_APPLY_RULES_OF_SOURCE = Prepared(select_where(schema.apply_rules, "source"))
+_APPLY_RULES_OF_CLUSTER = Prepared(
     sa.select(schema.apply_rules.c.application, schema.apply_rules.c.rules)
     .join(schema.assignment, schema.assignment.c.application == schema.apply_rules.c.application)
     .where(*equals(schema.assignment, "cluster"))
     .order_by(schema.apply_rules.c.application)
 )
-_PUT_APPLY_RULES = upsert(schema.apply_rules)
-_DELETE_APPLY_RULES = sa.delete(schema.apply_rules).where(*equals(schema.apply_rules, "application"))
-_INVENTORY = select_where(schema.inventory, "cluster", "application")
-_INVENTORY_OF_CLUSTER = select_where(schema.inventory, "cluster")
-_INVENTORY_SIZES = (
+_PUT_APPLY_RULES = Prepared(upsert(schema.apply_rules))
+_DELETE_APPLY_RULES = Prepared(sa.delete(schema.apply_rules).where(*equals(schema.apply_rules, "application")))
+_INVENTORY = Prepared(select_where(schema.inventory, "cluster", "application"))
+_INVENTORY_OF_CLUSTER = Prepared(select_where(schema.inventory, "cluster"))
+_INVENTORY_SIZES = Prepared(
     sa.select(schema.inventory.c.cluster, sa.func.count())
     .where(*equals(schema.inventory, "application"))
     .group_by(schema.inventory.c.cluster)
 )
-_PUT_INVENTORY = upsert(schema.inventory)
-_DELETE_INVENTORY = sa.delete(schema.inventory).where(
-    *equals(schema.inventory, "cluster", "application", "api_group", "kind", "namespace", "name")
+_PUT_INVENTORY = Prepared(upsert(schema.inventory))
+_DELETE_INVENTORY = Prepared(
+    sa.delete(schema.inventory).where(
+        *equals(schema.inventory, "cluster", "application", "api_group", "kind", "namespace", "name")
+    )
 )
 
 
 _RENAME = [
-    sa.update(table).where(table.c.application == sa.bindparam("old")).values(application=sa.bindparam("new"))
+    Prepared(sa.update(table).where(table.c.application == sa.bindparam("old")).values(application=sa.bindparam("new")))
     for table in (schema.assignment, schema.inventory, schema.facts, schema.quarantine)
 ]
 
 
 @functools.cache
-def _assignments_where(names: tuple[str, ...]) -> sa.Select[Any]:
-    return select_where(schema.assignment, *names)
+def _assignments_where(names: tuple[str, ...]) -> Prepared:
+    return Prepared(select_where(schema.assignment, *names))
 
 
 class SourcesTx(TxBase):
@@ -133,7 +137,7 @@ class SourcesTx(TxBase):
     ) -> list[Assignment]:
         wanted = {"source": source, "application": application, "cluster": cluster}
         given = {name: value for name, value in wanted.items() if value is not None}
-        return [_assignment(row) for row in self._all(_assignments_where(tuple(given)), given)]
+        return [_assignment(row) for row in self._tuples(_assignments_where(tuple(given)), given)]
 
     def put_assignment(self, row: Assignment) -> None:
         """The release has to be stored first."""
@@ -182,13 +186,13 @@ class SourcesTx(TxBase):
             self._run(statement, {"old": old, "new": new})
 
     def inventory(self, target: Target) -> list[InventoryItem]:
-        return [_inventory_item(row) for row in self._all(_INVENTORY, codec.target_columns(target))]
+        return list(map(self._decoder.item, self._tuples(_INVENTORY, codec.target_columns(target))))
 
     def inventory_of_cluster(self, cluster: str) -> list[InventoryItem]:
-        return [_inventory_item(row) for row in self._all(_INVENTORY_OF_CLUSTER, {"cluster": cluster})]
+        return list(map(self._decoder.item, self._tuples(_INVENTORY_OF_CLUSTER, {"cluster": cluster})))
 
     def inventory_sizes(self, application: str) -> dict[Target, int]:
-        rows = self._all(_INVENTORY_SIZES, {"application": application})
+        rows = self._tuples(_INVENTORY_SIZES, {"application": application})
         return {Target(application, cluster): count for cluster, count in rows}
 
     def put_inventory(self, items: Sequence[InventoryItem]) -> None:
@@ -213,15 +217,3 @@ class SourcesTx(TxBase):
 def _assignment(row: Any) -> Assignment:
     application, cluster, digest, *rest = row
     return Assignment(Target(application, cluster), digest or "", *rest)
-
-
-def _inventory_item(row: Any) -> InventoryItem:
-    cluster, application, group, kind, namespace, name, api_version, phase, uid, generation = row
-    return InventoryItem(
-        Target(application, cluster),
-        ObjectKey(group, kind, namespace, name),
-        api_version,
-        InventoryPhase(phase),
-        uid,
-        generation,
-    )
