@@ -129,7 +129,7 @@ def decide_application(facts: ApplicationFacts, now: Now) -> ApplicationDecision
     for target in sorted(facts.seen.assignments):
         if _in_rollout(facts, target) or target in moving:
             continue
-        for outcome in (_heal(facts, target, now), _prune(facts, target)):
+        for outcome in (_heal(facts, target, now), _prune(facts, target, now)):
             if isinstance(outcome, Step):
                 steps.append(outcome)
             elif outcome is not None:
@@ -334,8 +334,9 @@ def _heal(facts: ApplicationFacts, target: Target, now: Now) -> Step | Wait | No
     return decide_heal(facts.seen.assignments[target], facts.seen, now)
 
 
-def _prune(facts: ApplicationFacts, target: Target) -> Step | Wait | None:
-    """Delete what a healthy target's assigned release no longer has: last, in reverse order, within the limits."""
+def _prune(facts: ApplicationFacts, target: Target, now: Now) -> Step | Wait | None:
+    """Delete what a healthy target's assigned release no longer has: last, in reverse order, within the limits. What
+    was healthy when its cluster was last heard from is not known to be."""
     if target in facts.prune_failed:
         return Wait(str(target), facts.prune_failed[target])
     items = facts.prunable.get(target, ())
@@ -347,8 +348,13 @@ def _prune(facts: ApplicationFacts, target: Target) -> Step | Wait | None:
         )
     if any(rollout_id in facts.stopped for rollout_id, _ in facts.rows.get(target, ())):
         return Wait(str(target), Reason("RolloutStopped", "its rollout does not go on: nothing is deleted meanwhile"))
+    cluster = facts.seen.clusters.get(target.cluster)
+    if cluster is None or cluster.suspended or cluster.unreachable(now):
+        return Wait(str(target), Reason("PruneWaitsForCluster", "nothing is deleted on a cluster that is away"))
     assignment = facts.seen.assignments[target]
     verdict = facts.seen.verdict(target, assignment.digest)
+    if verdict is not None and verdict.disabled:
+        return Wait(str(target), Reason("ReconcileDisabled", "a live object says reconciler.dev/reconcile: disabled"))
     if verdict is None or verdict.sync is not Sync.IN_SYNC or verdict.health.rank > Health.SUSPENDED.rank:
         return Wait(str(target), Reason("PruneWaitsForHealth", "objects are deleted after the target is healthy"))
     summary = facts.seen.intents.get(target)

@@ -21,6 +21,7 @@ from reconciler.core.apply_rules import DEFAULT_RULES, ApplyRules, ObjectRule
 from reconciler.core.as_sent import as_sent, depends_on_live
 from reconciler.core.diff import compare, same_after_dry_run
 from reconciler.core.inventory import PRUNE_ANNOTATION
+from reconciler.core.judge import is_disabled
 from reconciler.core.managed_fields import FIELD_MANAGER, entries_of, our_entries
 from reconciler.core.model import (
     Intent,
@@ -105,16 +106,16 @@ class Wanted:
     former_owner: str = ""
 
 
-def is_ours(live: Manifest, item: InventoryItem | None, owner: str) -> bool:
+def is_ours(live: Manifest, item: InventoryItem | None, *owners: str) -> bool:
     """True if `live` is the object that our inventory names: by its uid, or, where a crash came between the write and
-    its record, intended by us, marked as ours and written by our field manager."""
+    its record, intended by us, marked as ours (with one of `owners`) and written by our field manager."""
     if item is None:
         return False
     metadata = live.get("metadata") or {}
     if item.uid and item.uid == metadata.get("uid"):
         return True
-    marked = (metadata.get("labels") or {}).get(OWNER_LABEL) == owner
-    return bool(marked and our_entries(live))
+    mark = (metadata.get("labels") or {}).get(OWNER_LABEL)
+    return bool(mark and mark in owners and our_entries(live))
 
 
 async def perform(
@@ -174,7 +175,7 @@ class _Doing:
         if live["metadata"].get("deletionTimestamp"):
             return _terminating(intent, "; it is created again once it is gone")
         force = wanted.rules.conflicts == "force"
-        if not is_ours(live, wanted.item, wanted.owner):
+        if not is_ours(live, wanted.item, wanted.owner, wanted.former_owner):
             reason = adopt.refusal(live, wanted.rules.adopt, wanted.owner)
             if reason is not None:
                 return _failed(intent, reason)
@@ -195,9 +196,17 @@ class _Doing:
         self.seen.observed(after)
         manager = _foreign_manager(after)
         if manager is not None:
+            self.seen.observed(await self._let_go(after))
             reason = Reason("FieldConflict", f"{self.intent.key} was created by {manager} at the same moment")
             return _failed(self.intent, reason)
         return self._done(after, IntentState.DONE)
+
+    async def _let_go(self, live: Manifest) -> Manifest:
+        """Take back all that we applied, our mark included: what is marked as ours would be taken for ours."""
+        metadata = live["metadata"]
+        identity = {name: metadata[name] for name in ("name", "namespace") if name in metadata}
+        nothing = {"apiVersion": live["apiVersion"], "kind": live["kind"], "metadata": identity}
+        return await self.cluster.apply(nothing, uid=str(metadata["uid"]), force=False, dry_run=False)
 
     async def _fold(self, live: Manifest) -> Manifest | Later:
         """What tools that are called by hand set is ours from now on, so that what Git does not declare can go."""
@@ -288,6 +297,8 @@ class _Doing:
         if metadata.get("deletionTimestamp"):
             held = finalizers_hold(live, self.now_wall)
             return _terminating(intent, "") if held is None else _failed(intent, held)
+        if is_disabled(live):
+            return _failed(intent, Reason("ReconcileDisabled", f"{intent.key} says reconciler.dev/reconcile: disabled"))
         if (metadata.get("annotations") or {}).get(PRUNE_ANNOTATION) == "disabled":
             return _failed(intent, Reason("PruneDisabled", f"{intent.key} carries {PRUNE_ANNOTATION}: disabled"))
         refused = await self.permit()

@@ -265,7 +265,13 @@ def _record_apply(tx: Tx, owner: str, source: str, action: Apply, now: Now) -> N
     tx.put_assignment(assignment)
     release = tx.release(action.digest)
     assert release is not None, f"release {action.digest} of {target} is not stored"
-    known = {item.key for item in tx.inventory(target)}
+    owned = tx.inventory(target)
+    known = {item.key for item in owned}
+    if action.purpose != "heal":
+        # A deletion that was refused is not tried again for its release, and is for another one.
+        tx.put_inventory(
+            [replace(item, phase=InventoryPhase.OWNED) for item in owned if item.phase is InventoryPhase.DELETING]
+        )
     intended: list[InventoryItem] = []
     intents: list[Intent] = []
     for order, manifest in enumerate(release.objects):

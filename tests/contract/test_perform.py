@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -125,7 +125,34 @@ def read(api: Api, plural: str = "configmaps") -> Manifest:
     return found
 
 
+class NotThereYet:
+    """A cluster that was asked before somebody else made the object."""
+
+    def __init__(self, kube: KubeCluster) -> None:
+        self._kube = kube
+
+    async def get(self, _version: str, _key: ObjectKey) -> Manifest | None:
+        return None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._kube, name)
+
+
 # ---- adoption ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ours", [{"mine": "1"}, {"a": "1"}])
+def test_what_somebody_made_at_the_same_moment_stays_theirs(hand: Hand, ours: dict[str, str]) -> None:
+    """Our create becomes an apply to theirs. What it set is taken back, for the mark would make it ours next time."""
+    made_by(hand.api, "kubectl-create", a="1")
+    kube, hand.kube = hand.kube, cast(KubeCluster, NotThereYet(hand.kube))
+    assert said(hand.apply(config_map(**ours))) == ("failed", "FieldConflict")
+    live = read(hand.api)
+    assert (live["data"], managers(live)) == ({"a": "1"}, [("kubectl-create", "Update")])
+    assert "labels" not in live["metadata"]
+    hand.kube = kube
+    assert said(hand.apply(config_map(**ours))) == ("failed", "NotOwned")
+    assert said(hand.delete("ConfigMap", "a")) == ("failed", "NotOwned")
 
 
 @pytest.mark.parametrize("manager", ["kubectl-client-side-apply", "kubectl-create", "helm", "argocd-controller"])

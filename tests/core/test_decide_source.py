@@ -42,11 +42,13 @@ def facts(goals: dict[str, str] | None = None, assigned: dict[str, str] | None =
     goals = {"c0": NEW} if goals is None else goals
     assigned = {"c0": OLD} if assigned is None else assigned
     due = more.pop("due", {})
-    silent = more.pop("silent", ())
+    silent, suspended = more.pop("silent", ()), more.pop("suspended", ())
     verdicts = more.pop("verdicts", {})
     intents = more.pop("intents", {})
     names = sorted({*goals, *assigned, "c0"})
-    clusters = {name: ClusterView(name, 0.0 if name in silent else 1000.0, 0.0) for name in names}
+    clusters = {
+        name: ClusterView(name, 0.0 if name in silent else 1000.0, 0.0, suspended=name in suspended) for name in names
+    }
     assignments = {
         target_of(name): Assignment(target_of(name), digest, "fleet", baked=digest or None, due=due.get(name))
         for name, digest in assigned.items()
@@ -354,6 +356,8 @@ def test_stateful_deletes_are_counted_and_limited() -> None:
         ({"verdicts": {target_of("c0"): verdict("c0", OLD, 1000.0, Health.PROGRESSING)}}, "PruneWaitsForHealth"),
         ({"verdicts": {target_of("c0"): verdict("c0", OLD, 1000.0, Health.UNKNOWN)}}, "PruneWaitsForHealth"),
         ({"verdicts": {target_of("c0"): verdict("c0", OLD, 1000.0, sync=Sync.ASK)}}, "PruneWaitsForHealth"),
+        ({"silent": ("c0",)}, "PruneWaitsForCluster"),
+        ({"suspended": ("c0",)}, "PruneWaitsForCluster"),
         ({"intents": {target_of("c0"): IntentSummary(pending=1)}}, None),
         ({"rows": rows(row(TargetState.BAKING, OLD))}, None),
         ({"rows": rows(row(TargetState.SUCCEEDED, OLD)), "stopped": frozenset({"r0"})}, "RolloutStopped"),

@@ -87,6 +87,7 @@ class Bench:
         self.rules = DEFAULT_RULES
         self.rule: ObjectRule | None = None
         self.later_s = 0.0
+        self.former_owner = ""
         self.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "orders"}})
 
     async def _permit(self) -> Later | None:
@@ -125,6 +126,6 @@ class Bench:
         version = str(manifest["apiVersion"]) if manifest is not None else "v1"
         intent = Intent("i1", "rollout:r1", "start", TARGET, verb, key, version, "d1", 1, 0)
         item = self.items.get(key)
-        wanted = Wanted(manifest, item, OWNER, self.rules, self.rule)
+        wanted = Wanted(manifest, item, OWNER, self.rules, self.rule, former_owner=self.former_owner)
         now_wall = SimClock(asyncio.get_running_loop()).now().wall + self.later_s
         return await perform(intent, wanted, self.kube, self.seen, self._permit, now_wall)

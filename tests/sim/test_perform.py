@@ -8,6 +8,7 @@ import pytest
 
 from reconciler.core.inventory import PRUNE_ANNOTATION
 from reconciler.core.model import IntentResult, IntentState, InventoryPhase, Manifest, ObjectKey, Reason
+from reconciler.core.ownership import stamp
 from reconciler.shell.perform import Later
 from reconciler.sim.admission import Answer, Review, Webhook
 from reconciler.sim.plan import FaultKind
@@ -265,3 +266,13 @@ async def test_a_delete_whose_answer_was_lost_is_read_again() -> None:
     assert outcome.gone
     assert len([write for write in bench.writes() if write.startswith("delete")]) == 1
     assert bench.items[KEY].target == TARGET
+
+
+@simulated
+async def test_what_was_written_under_a_former_name_and_not_recorded_is_ours() -> None:
+    bench, former = Bench(), "f" * 32
+    await bench.apply(stamp(config_map(), former, "sample/old"))
+    bench.intend(KEY)
+    assert said(await bench.apply(config_map(a="2")))[0] == "failed"
+    bench.former_owner = former
+    assert said(await bench.apply(config_map(a="2"))) == ("done", None)
