@@ -255,7 +255,8 @@ def _refuse_renames(
     formers = [(name, served[name].apply.former) for name in sorted(served) if served[name].apply.former in files]
     for name, former in formers:
         application = candidates[name].application
-        assert application is not None, f"{name} was renamed and is no Application"
+        if application is None:
+            continue  # it is held back at its last good version, and blocked already
         says = f"it is renamed from {former}, which is still declared ({files[former]})"
         at = ("metadata", "annotations", RENAMED_FROM)
         problem = application.document.problem(at, "invalid-value", says, "remove the annotation, or that application")

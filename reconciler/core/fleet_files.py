@@ -134,7 +134,9 @@ def select_again(fleet: Fleet, listing: Listing, before: Selected, added: Listin
         count + plus - minus for count, plus, minus in zip(before.counts, more.counts, less.counts, strict=True)
     )
     refused = any(problem.code == "bad-path" for problem in more.problems)
-    if refused or 0 in counts or more.unsupported or less.unsupported:
+    # A directory of applications that was none before may lie within another.
+    rooted = set(more.roots.values()) <= set(before.roots.values())
+    if refused or not rooted or 0 in counts or more.unsupported or less.unsupported:
         return None
     if any(_is_other_tools(path, before.unsupported) for path in added):
         return None

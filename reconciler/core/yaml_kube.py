@@ -27,6 +27,7 @@ import yaml
 
 from reconciler.core.packed import pack, unpack
 from reconciler.core.problems import Problem, Severity
+from reconciler.core.values import strictly_equal
 from reconciler.core.yaml_scalars import ScalarError, is_integer, json_number, resolve
 
 BYTES_MAX = 3 * 1024 * 1024
@@ -81,7 +82,11 @@ class Document:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Document):
             return NotImplemented
-        return self is other or (self.file, *self._value_and_marks()) == (other.file, *other._value_and_marks())
+        if self is other:
+            return True
+        (value, marks), (other_value, other_marks) = self._value_and_marks(), other._value_and_marks()
+        # Strictly: `true` in the place of `1` is another document, which Python would call equal.
+        return self.file == other.file and marks == other_marks and strictly_equal(value, other_value)
 
     def __hash__(self) -> int:
         return hash(self.file)

@@ -24,6 +24,8 @@ class Followed:
         self._of_target: dict[Target, tuple[frozenset[Kind], frozenset[Kind]]] = {}
         self._declared: Counter[Kind] = Counter()
         self._owned: Counter[Kind] = Counter()
+        #: Another number whenever `declared` may say something else of some target.
+        self.version = 0
         #: Targets have few different sets of kinds: each is kept once, with its kinds whatever their version.
         self._sets: dict[frozenset[Kind], tuple[frozenset[Kind], tuple[GroupKind, ...]]] = {}
 
@@ -32,6 +34,7 @@ class Followed:
         before = self._of_target.pop(target, (_NONE, _NONE))
         after = (self._shared(declared)[0], self._shared(owned)[0])
         if before != after:
+            self.version += 1
             for counter, less, more in zip((self._declared, self._owned), before, after, strict=True):
                 counter.update(more)
                 counter.subtract(less)

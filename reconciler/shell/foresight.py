@@ -96,7 +96,7 @@ async def _asked(
     daemon: Daemon, lane: Lane, part: ObjectDiff, sent: SentRelease, live: Manifest | NotSeen | None
 ) -> _Foreseen:
     """One dry-run, within the cluster's write limits."""
-    if lane.performing.limits.take(daemon.ports.clock.now().monotonic) is not None:
+    if lane.performing.limits.take(daemon.ports.clock.now().monotonic, promise=False) is not None:
         return _Foreseen(None)
     cluster = lane.kube.acting_for(sent.source)
     try:

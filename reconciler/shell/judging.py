@@ -9,6 +9,7 @@ applied, as it would at every apply.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
@@ -108,6 +109,8 @@ class Judging:
         self._answers: dict[tuple[str, ...], _Remembered] = {}
         self._server_says: dict[tuple[Target, ObjectKey], tuple[Change, ...]] = {}
         self._wall_at_zero_s: float | None = None
+        self._judged_last: Target | None = None
+        self._may_ask = True  # in this round: one refusal is enough, and one silence
 
     def load(self, facts: dict[tuple[Target, ObjectKey], Facts]) -> None:
         """Take in the facts that an earlier boot stored."""
@@ -182,8 +185,12 @@ class Judging:
         due = {target for target, at_s in self._unwell.items() if at_s <= now.monotonic}
         found = (target for target in self._dirty | due if target in self._sent and not writes.is_unsettled(target))
         targets = sorted(found)
+        self._may_ask = True
         if len(targets) > JUDGED_AT_ONCE:
-            targets = targets[:JUDGED_AT_ONCE]
+            # Each has its turn, however often those before it are due again.
+            start = bisect.bisect_right(targets, self._judged_last) if self._judged_last is not None else 0
+            targets = [*targets[start:], *targets[:start]][:JUDGED_AT_ONCE]
+            self._judged_last = targets[-1]
             judged.rechecks.append(now.monotonic)
         asked = [each for target in targets for _, each in self._asked(target, observer)]
         await self._evaluations.outcomes(asked, now.monotonic)  # all at once; below it is known
@@ -298,7 +305,8 @@ class Judging:
         known = self._answers.get(key)
         if known is not None and known.until_s > now.monotonic:
             return known.answer
-        if limits.take(now.monotonic) is not None:
+        self._may_ask = self._may_ask and limits.take(now.monotonic, promise=False) is None
+        if not self._may_ask:
             return None
         answer: Answer
         try:
@@ -306,6 +314,7 @@ class Judging:
             answer = same_after_dry_run(live, after) or changed_by(live, after)
         except KubeError as error:
             observer.failed(error)
+            self._may_ask = error.answered
             if not (error.permanent and error.answered) or error.status == 404:
                 return None  # it passes; or the object is gone, which its watch or the next list will tell
             answer = error.reason

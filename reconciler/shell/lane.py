@@ -102,7 +102,7 @@ class Lane:
     _drift: DriftLog = field(init=False)
     _was_heard: bool = field(init=False, default=False)
     _heard_s: float = field(init=False, default=0.0)
-    _paced: tuple[bool, int] = field(init=False, default=(False, -1))
+    _paced: tuple[bool, int, int] = field(init=False, default=(False, -1, -1))
     _paced_s: float = field(init=False, default=float("-inf"))
     _started_at: float = field(init=False)
 
@@ -158,11 +158,9 @@ class Lane:
         """Nothing is to be written on the cluster at all."""
         return self.document.suspend
 
-    async def sent(self, intent: Intent) -> SentRelease:
+    async def sent(self, intent: Intent, batch: Batch) -> SentRelease:
         """The release that `intent` belongs to."""
-        assignment = self._assigned.get(intent.target)
-        assert assignment is not None, f"intent {intent.id} of {intent.target} which has no assignment"
-        return await self.releases.sent(intent.digest, assignment.source, self._rows[intent.target].rules)
+        return await self.releases.sent(intent.digest, batch.source, batch.rules)
 
     def ended(self, target: Target) -> None:
         """A batch of `target` has ended: its rows are read again, it is judged, and who waits for it looks."""
@@ -231,6 +229,8 @@ class Lane:
             await self._take_in(loaded, names, given_up)
             for item in await self._leaving.confirm(self.observer, self.kube, self.context.store):
                 self._wake_owners(item.target)
+                if self._unit is not None:
+                    self._unit.wake(intents_of(item.target.application))
         self.performing.start_due()
         rechecks = [*self._set_pace(), *await self._judge(), *self.performing.times()]
         self._notice_silence()
@@ -277,8 +277,9 @@ class Lane:
             declared = sent.kinds
         self._followed.put(target, declared, owned)
         self._leaving.take(target, rows.items, rows.intents)
-        if rows.intents:
-            self.performing.take(target, Batch(rows.intents, items, given_up))
+        if rows.intents and rows.assignment is not None:
+            batch = Batch(rows.intents, items, rows.assignment.source, rows.rules, given_up)
+            self.performing.take(target, batch)
         else:
             self.performing.drop(target)
         if rows == NOTHING:
@@ -291,7 +292,7 @@ class Lane:
         watched targets consist of is as it was seen. Else look only as often as it takes to notice that the cluster is
         gone: a fleet in which nothing happens is asked for nothing. Returns when to look again."""
         board, check_s, now_s = self.context.board, self.context.check_interval_s, self.context.clock.now().monotonic
-        paced = (self.performing.busy, board.watched_version(self.name))
+        paced = (self.performing.busy, board.watched_version(self.name), self._followed.version)
         if paced == self._paced:
             return []
         if paced[0] == self._paced[0] and now_s < self._paced_s + PACE_S:

@@ -52,9 +52,12 @@ class Leaving:
                 break
         if gone:
             await store.transact(f"gone:{self._cluster}", lambda tx: _drop(tx, gone))
+        for item in gone:
+            self._items.pop(item.key, None)
         return gone
 
 
 def _drop(tx: Tx, items: Iterable[InventoryItem]) -> None:
     for item in items:
-        tx.delete_inventory(item.target, [item.key])
+        if item in tx.inventory(item.target):  # a newer release may have asked for it again meanwhile
+            tx.delete_inventory(item.target, [item.key])

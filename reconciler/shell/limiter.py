@@ -26,8 +26,9 @@ class Limiter:
         self.burst = max(self.burst, 1.0)
         self._tokens = self.burst
 
-    def take(self, now_s: float) -> float | None:
-        """Take a token and return None, or return Now.monotonic of the moment there will be one for who asks now."""
+    def take(self, now_s: float, *, promise: bool = True) -> float | None:
+        """Take a token and return None, or return Now.monotonic of the moment there will be one for who asks now.
+        Without `promise` nothing is kept free for them: who goes on with something else holds nobody up."""
         self._tokens = min(self.burst, self._tokens + max(now_s - self._at_s, 0.0) * self.per_second)
         self._at_s = max(now_s, self._at_s)
         # A token that is almost whole is whole: the moment returned below must not be too early by a rounding error.
@@ -35,6 +36,8 @@ class Limiter:
             self._tokens -= 1.0
             return None
         next_s = now_s + (1.0 - self._tokens) / self.per_second
+        if not promise:
+            return next_s
         self._promised_s = max(next_s, self._promised_s + 1.0 / self.per_second)
         return self._promised_s
 
@@ -50,12 +53,12 @@ class WriteLimits:
     cluster: Limiter
     fleet: Limiter
 
-    def take(self, now_s: float) -> float | None:
+    def take(self, now_s: float, *, promise: bool = True) -> float | None:
         """None if the write may go now, else when to ask again."""
-        wait = self.cluster.take(now_s)
+        wait = self.cluster.take(now_s, promise=promise)
         if wait is not None:
             return wait
-        wait = self.fleet.take(now_s)
+        wait = self.fleet.take(now_s, promise=promise)
         if wait is not None:
             self.cluster.give_back()
         return wait

@@ -46,11 +46,13 @@ AT_ONCE = 4
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What is pending for one target, in order, and its rows of the inventory; `given_up` is what the store answered to
-    that before they were read."""
+    """What is pending for one target, in order, and its rows of the inventory; `source` is the repository in whose name
+    it is written and `rules` say how, as text; `given_up` is what the store answered to that before they were read."""
 
     intents: Sequence[Intent]
     items: Mapping[ObjectKey, InventoryItem]
+    source: str
+    rules: str
     given_up: int
 
 
@@ -68,7 +70,7 @@ class Lane(Protocol):
         """Nothing is to be written on the cluster at all."""
         ...
 
-    async def sent(self, intent: Intent) -> SentRelease:
+    async def sent(self, intent: Intent, batch: Batch) -> SentRelease:
         """The release that `intent` belongs to."""
         ...
 
@@ -102,7 +104,7 @@ class Performing:
         self._unread.clear()
 
     def take(self, target: Target, batch: Batch) -> None:
-        """This is pending for `target`."""
+        """This is pending for `target`. It keeps its place in the queue until nothing is."""
         self._queue[target] = batch
 
     def drop(self, target: Target) -> None:
@@ -148,7 +150,7 @@ class Performing:
                 self._started += 1
                 name = f"write:{self.lane.name}/{target.application}#{self._started}"
                 self._running[target] = name
-                self.scope.start(name, self._carry_out(target, self._queue.pop(target)))
+                self.scope.start(name, self._carry_out(target, self._queue[target]))
 
     async def close(self) -> None:
         """Cancel what is under way and wait for its end: results that came are recorded."""
@@ -166,7 +168,7 @@ class Performing:
                 else:
                     self.retries.put_off(target, later, self.context.clock.now())
                     if later.unreachable or later.reason.code in WHOLE_LANE:
-                        self.retries.put_off_all([target, *self._queue], later)
+                        self.retries.put_off_all(target, self._queue, later)
             finally:
                 del self._running[target]
                 self._unread.add(target)
@@ -176,7 +178,9 @@ class Performing:
         """One target's intents, in order. A permanent failure gives up the rest of the batch, and what this cluster's
         schemas cannot take all of it; results are committed together (T2), whatever ends the batch."""
         intents = batch.intents
-        results = await self.schemas.refused(intents, self.lane.sent, self.lane.observer.live)
+        results = await self.schemas.refused(
+            intents, lambda intent: self.lane.sent(intent, batch), self.lane.observer.live
+        )
         try:
             for intent in intents if not results else ():
                 trusted = trust_cache and intent.epoch == self.context.clock.now().boot
@@ -194,7 +198,7 @@ class Performing:
 
     async def _perform_one(self, intent: Intent, batch: Batch, *, trust_cache: bool) -> IntentResult | Later:
         observer = self.lane.observer
-        sent = await self.lane.sent(intent)
+        sent = await self.lane.sent(intent, batch)
         manifest = sent.objects.get(intent.key) if intent.verb is Verb.APPLY else None
         cached = observer.live(intent.key) if trust_cache and manifest is not None else None
         known = None if isinstance(cached, NotSeen) else cached

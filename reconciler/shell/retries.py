@@ -82,9 +82,10 @@ class Retries:
             self._in_doubt.add(target)
         self._waits[target] = Retry(failures, now.monotonic + delay_s, later.reason)
 
-    def put_off_all(self, targets: Iterable[Target], later: Later) -> None:
-        """The cluster does not answer, or takes no more for now: none of `targets` is tried before the last of them."""
-        at_s = max(wait.at_s for wait in self._waits.values())
+    def put_off_all(self, first: Target, targets: Iterable[Target], later: Later) -> None:
+        """The cluster does not answer, or takes no more for now, as `first` was told: none of `targets` is tried before
+        that is."""
+        at_s = self._waits[first].at_s
         for target in targets:
             known = self._waits.get(target)
             if known is None or known.at_s < at_s:

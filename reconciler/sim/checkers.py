@@ -158,6 +158,8 @@ class Checkers:
 
     def _stamped(self, release: Release, target: Target) -> dict[ObjectKey, Any]:
         assignment = self._ask(lambda tx: tx.assignment(target))
+        if assignment is None:  # renamed while the write was on its way: that of its neighbours, which is the same here
+            assignment = self._ask(lambda tx: tx.assignments(cluster=target.cluster))[0]
         owner = owner_hash(self._ask(lambda tx: tx.installation()), assignment.source, release.application)
         return {ObjectKey.of(item): stamp(item, owner, release.application) for item in release.objects}
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reconciler import resources
+from reconciler.core.documents import parts_of
 from reconciler.core.fleet import compile_fleet, compile_whole, wanted
 from reconciler.core.fleet_files import Contents, Listing
 from reconciler.core.fleet_model import EMPTY_CACHE, FleetCache, FleetSettings
@@ -145,6 +146,58 @@ def test_what_may_concern_all_applications_is_looked_at_as_a_whole(changes: dict
     assert not short
     third, _ = compiled_both_ways(GROUND, second.cache)
     assert third.snapshot.applications == first.snapshot.applications
+
+
+SWITCH = """\
+  - name: one
+    type: manifests
+    properties:
+      objects:
+      - apiVersion: example.com/v1
+        kind: Switch
+        metadata: {name: one}
+        spec:
+          enabled: %s
+          more: x
+"""
+
+
+@pytest.mark.parametrize(("before", "now"), [("1", "true"), ("true", "1"), ("0", "false")])
+def test_a_value_that_python_calls_equal_is_another_one(before: str, now: str) -> None:
+    """It stands in the same place and `1 == True`: the document is another one all the same."""
+
+    def digests(value: str, cache: FleetCache) -> tuple[list[str], FleetCache]:
+        result, _ = compiled_both_ways({**GROUND, "apps/one/app.yaml": application("one", SWITCH % value)}, cache)
+        return list(result.snapshot.applications["test/one"].releases), result.cache
+
+    parts_of.cache_clear()
+    first, cache = digests(before, EMPTY_CACHE)
+    second, _ = digests(now, cache)
+    parts_of.cache_clear()
+    assert second == digests(now, EMPTY_CACHE)[0]
+    assert second != first
+
+
+def test_a_directory_of_applications_that_appears_above_another_is_looked_at_as_a_whole() -> None:
+    fleet = {path: text for path, text in fleet_files().items() if not path.startswith("apps/")}
+    fleet["fleet.yaml"] = FLEET.replace("applications: apps", "applications: ['apps/**/live']")
+    fleet["apps/live/x/live/q/obj.yaml"] = config_map("q", "1")
+    cache, broken = EMPTY_CACHE, {"apps/live/x/f.yaml": "kind: [unclosed\n"}
+    fine = {"apps/live/x/f.yaml": application("fine", manifests("fine"))}
+    for changes in ({}, fine, broken, {**broken, "apps/live/x/live/q/obj.yaml": config_map("q", "2")}):
+        result, _ = compiled_both_ways({**fleet, **changes}, cache)
+        cache = result.cache
+    assert result.snapshot.applications["test/q"].blocked is not None
+
+
+@pytest.mark.parametrize("path", ["apps/new/app.yaml", "apps/two/kustomization.yaml"])
+def test_a_renamed_application_that_is_held_back_while_its_former_name_returns(path: str) -> None:
+    ground = {name: text for name, text in GROUND.items() if not name.startswith(("apps/one/", "apps/two/"))}
+    first, _ = compiled_both_ways({**ground, "apps/two/app.yaml": renamed("two", "one")}, EMPTY_CACHE)
+    one = {"apps/one/app.yaml": application("one", manifests("one"))}
+    bad = application("two", "  - {name: two, typo: x}\n") if path.endswith("app.yaml") else "resources: []"
+    second, _ = compiled_both_ways({**ground, **one, path: bad}, first.cache)
+    assert second.snapshot.applications["test/two"].blocked is not None
 
 
 def test_two_that_claim_one_object_are_both_found_though_one_changed() -> None:

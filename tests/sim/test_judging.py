@@ -243,3 +243,16 @@ def test_of_many_some_are_judged_and_the_others_at_once_afterwards() -> None:
     second = bench.round()
     assert (len(second.verdicts), bench.at_s in second.rechecks) == (1, False)
     assert {verdict.target for verdict in [*first.verdicts, *second.verdicts]} == {TARGET, *others}
+
+
+def test_each_of_many_has_its_turn_however_often_those_before_it_are_due() -> None:
+    bench = Bench(REFUSED)
+    others = [Target(f"fleet/app{number:03}", "c0") for number in range(3 * JUDGED_AT_ONCE)]
+    for target in others:
+        bench.judging.assign(target, SentRelease("d3", target.application, "abc", {}, "fleet"), {}, NO_POLICIES)
+    judged: set[Target] = set()
+    for _ in range(5):
+        judged.update(verdict.target for verdict in bench.round().verdicts)
+        for target in others[: 2 * JUDGED_AT_ONCE]:
+            bench.judging.mark_target(target)
+    assert judged >= set(others)

@@ -9,9 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.core.model import IntentState, RolloutState, TargetState
+from reconciler.core.model import IntentState, Now, Reason, RolloutState, Target, TargetState
 from reconciler.shell.daemon import DaemonSettings
 from reconciler.shell.limiter import Limiter, WriteLimits
+from reconciler.shell.perform import Later
+from reconciler.shell.retries import Retries
 from reconciler.shell.transport import Request
 from reconciler.sim.checkers import Checkers
 from reconciler.sim.loop import run
@@ -248,6 +250,23 @@ def test_a_write_limit_holds_up_the_lane_and_is_asked_once_a_token() -> None:
     assert count["GET"] < 12 * count["PATCH"]
 
 
+def test_under_a_write_limit_targets_are_finished_in_the_order_they_were_begun() -> None:
+    ended: list[str] = []
+
+    async def story(world: World) -> None:
+        files = {f"apps/app{number}/app.yaml": application_file(f"app{number}", "2.0", 3) for number in range(8)}
+        world.repository.commit(files, "two")
+        begun: list[str] = []
+        while len(ended) < 8:
+            await world.sleep(0.5)
+            pending = world.ask(lambda tx: [each.target.application for each in tx.intents(pending=True)])
+            begun += [name for name in dict.fromkeys(pending) if name not in begun]
+            ended.extend(name for name in begun if name not in pending and name not in ended)
+        assert ended == begun
+
+    play_fleet(story, clusters=1, applications=8, settings=DaemonSettings(writes_per_second_and_cluster=1.0))
+
+
 # ---- limiter -----------------------------------------------------------------------------------------------------
 
 
@@ -273,6 +292,24 @@ def test_of_many_that_wait_each_has_a_moment_of_its_own() -> None:
     assert told == pytest.approx([5.1 + number / 10 for number in range(100)])
     assert [limiter.take(at_s) for at_s in told if at_s is not None] == [None] * 100
     assert limiter.take(100.0) is None  # what was promised long ago holds nobody up
+
+
+def test_who_goes_on_with_something_else_is_promised_nothing() -> None:
+    limiter = Limiter(per_second=10.0, burst=1.0)
+    assert limiter.take(5.0) is None
+    assert [limiter.take(5.0, promise=False) for _ in range(100)] == [pytest.approx(5.1)] * 100
+    assert limiter.take(5.0) == pytest.approx(5.1)
+
+
+def test_others_are_put_off_as_long_as_who_was_told_to_wait_and_not_as_the_longest_wait() -> None:
+    retries, now = Retries(), Now(1e9, 100.0, 1)
+    stuck, first, second = (Target(f"fleet/app{number}", "c0") for number in range(3))
+    for _ in range(8):
+        retries.put_off(stuck, Later(Reason("InternalError", "again and again")), now)
+    later = Later(Reason("WriteLimit", "spent for now"), after_s=0.5)
+    retries.put_off(first, later, now)
+    retries.put_off_all(first, [stuck, second], later)
+    assert [retries.ready(each, Now(1e9, 100.6, 1)) for each in (stuck, first, second)] == [False, True, True]
 
 
 def test_less_than_one_a_second_is_a_limit_too() -> None:
