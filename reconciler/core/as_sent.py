@@ -2,7 +2,8 @@
 
 A place that is ignored is declared once, when the object is created. From then on what is live is left alone: while we
 are its only owner we go on sending the live value, for a sole owner that stops sending a field deletes it, or lets it
-fall to its default; once another manager owns it, it is left out.
+fall to its default; once another manager owns it, it is left out. Fields of a map and items of a keyed list or a set
+are told apart: each has its own owners.
 
     as_sent(desired, live, ObjectRule(ignore=(parse_field_path("/spec/replicas"),)))
 
@@ -11,12 +12,22 @@ The result depends on live, so an apply of it is guarded by the resourceVersion 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from reconciler.core.apply_rules import ObjectRule
 from reconciler.core.field_paths import EVERY, FieldStep, Key
 from reconciler.core.flink_config import flatten, is_flink
-from reconciler.core.managed_fields import FIELD_MANAGER, FieldsV1, entries_of, key_fields
+from reconciler.core.list_keys import full_keys, key_of, names_of
+from reconciler.core.managed_fields import (
+    FIELD_MANAGER,
+    FieldsV1,
+    KeyFields,
+    entries_of,
+    key_fields,
+    manages_inside,
+    our_entries,
+    set_value,
+)
 from reconciler.core.model import Manifest
 from reconciler.core.ownership import OWN_PREFIX
 
@@ -28,6 +39,61 @@ class _Gone:
 _GONE = _Gone()
 
 
+class _Owners(NamedTuple):
+    """Who owns one place: our own trees there, and those of others."""
+
+    mine: list[FieldsV1]
+    others: list[FieldsV1]
+
+    @property
+    def in_parts(self) -> bool:
+        """True if somebody owns something *below* this place: then whoever owns only the place made the container, and
+        nothing in it."""
+        return manages_inside(self.mine) or manages_inside(self.others)
+
+    @property
+    def is_theirs(self) -> bool:
+        """True if others own the whole value."""
+        return bool(self.others) and not self.in_parts
+
+    def under(self, name: str) -> _Owners:
+        """The owners of the field `name`. Where nobody owns a part, who owns the whole owns each part."""
+        return self if not self.in_parts else self._at({"f:" + name})
+
+    def item(self, key: KeyFields) -> _Owners:
+        """The owners of the list item with `key`."""
+        trees = (*self.mine, *self.others)
+        return self._at({name for tree in trees for name in tree if _key(name) == key}) if self.in_parts else self
+
+    def _at(self, names: set[str]) -> _Owners:
+        def at(trees: list[FieldsV1]) -> list[FieldsV1]:
+            return [
+                below for tree in trees for name, below in tree.items() if name in names and isinstance(below, dict)
+            ]
+
+        return _Owners(at(self.mine), at(self.others))
+
+    def fields(self) -> list[str]:
+        """The names of the fields that we own below this map, or a part of them."""
+        return [name[2:] for tree in self.mine for name in tree if name.startswith("f:")]
+
+    def key_names(self) -> tuple[str, ...]:
+        """The fields that tell this list's items apart, as the server recorded it; () if it is no such list."""
+        keys = (_key(name) for tree in (*self.mine, *self.others) for name in tree)
+        return next((names_of(key) for key in keys if key), ())
+
+    def key(self, item: Any) -> KeyFields | None:
+        """The full key of a declared item; None if there is none for certain."""
+        recorded = {name: below for tree in self.mine for name, below in tree.items() if _key(name)}
+        keys = {key: name for name in recorded if (key := _key(name))}
+        names = self.key_names()
+        return next(iter(full_keys([item], names, recorded, keys) or ()), None) if names else None
+
+
+def _key(name: str) -> KeyFields | None:
+    return key_fields(name) if name.startswith("k:") else None
+
+
 def as_sent(
     desired: Manifest, live: Manifest | None, rule: ObjectRule | None, manager: str = FIELD_MANAGER
 ) -> Manifest:
@@ -35,14 +101,16 @@ def as_sent(
     if rule is None or live is None:
         return desired
     sent: Any = desired
+    ours = our_entries(live, manager)
+    mine = _trees(ours)
     if rule.ignore:
-        others = _trees(live, but=manager)
+        owners = _Owners(mine, _trees([entry for entry in entries_of(live) if entry not in ours]))
         for path in rule.ignore:
-            sent = _ignored(sent, live, path.steps, others, flink=is_flink(desired))
+            sent = _ignored(sent, live, path.steps, owners, flink=is_flink(desired))
     if rule.handover:
-        theirs = _trees(live, of=frozenset(rule.handover))
+        theirs = _trees([entry for entry in entries_of(live) if entry.get("manager") in rule.handover])
         if theirs:
-            sent = _handed_over(sent, theirs, ())
+            sent = _handed_over(sent, _Owners(mine, theirs), ())
     return sent if isinstance(sent, dict) else desired
 
 
@@ -51,77 +119,136 @@ def depends_on_live(rule: ObjectRule | None) -> bool:
     return rule is not None and bool(rule.ignore or rule.handover)
 
 
-def _trees(live: Manifest, *, but: str = "", of: frozenset[str] = frozenset()) -> list[FieldsV1]:
-    """Field trees of every manager but `but` (or only `of` some), the scale subresource included: an autoscaler owns by
-    it what it writes."""
-    trees = []
-    for entry in entries_of(live):
-        manager, fields = entry.get("manager"), entry.get("fieldsV1")
-        if entry.get("subresource") == "status" or not isinstance(fields, dict):
-            continue
-        ours = manager == but and entry.get("operation") == "Apply" and not entry.get("subresource")
-        if (manager in of) if of else not ours:
-            trees.append(fields)
-    return trees
+def _trees(entries: list[dict[str, Any]]) -> list[FieldsV1]:
+    """The field trees of `entries`, the scale subresource included: an autoscaler owns by it what it writes."""
+    return [
+        fields
+        for entry in entries
+        if entry.get("subresource") != "status" and isinstance(fields := entry.get("fieldsV1"), dict)
+    ]
 
 
 # ---- places that are ignored ---------------------------------------------------------------------------------------
 
 
-def _ignored(
-    desired: Any, live: Any, steps: tuple[FieldStep, ...], others: list[FieldsV1], *, flink: bool = False
-) -> Any:
+def _ignored(desired: Any, live: Any, steps: tuple[FieldStep, ...], owners: _Owners, *, flink: bool = False) -> Any:
     """`desired` with what stands at `steps` as live has it, or left out."""
-    if not steps:
-        return _as_live(desired, live, others)
+    if not steps or (steps == (EVERY,) and isinstance(desired, dict | list)):
+        return _as_live(desired, live, owners)
     if flink and steps[:2] == ("spec", "flinkConfiguration") and len(steps) > 2:
-        return _flink_ignored(desired, live, steps, others)
+        return _flink_ignored(desired, live, steps, owners)
     step, rest = steps[0], steps[1:]
     if isinstance(desired, dict):
         names = list(desired) if step == EVERY else [step] if isinstance(step, str) and step in desired else []
         found_in = live if isinstance(live, dict) else {}
-        changed = {
-            name: _ignored(desired[name], found_in.get(name, _GONE), rest, _under(others, "f:" + name))
-            for name in names
-        }
+        changed = {name: _ignored(desired[name], found_in.get(name, _GONE), rest, owners.under(name)) for name in names}
         return _with_members(desired, changed)
     if isinstance(desired, list) and (step == EVERY or isinstance(step, Key)):
-        return _ignored_items(desired, live, step, rest, others)
+        return _ignored_items(desired, live, step, rest, owners)
     return desired
 
 
-def _ignored_items(
-    desired: list[Any], live: Any, step: FieldStep, rest: tuple[FieldStep, ...], others: list[FieldsV1]
-) -> Any:
+def _ignored_items(desired: list[Any], live: Any, step: FieldStep, rest: tuple[FieldStep, ...], owners: _Owners) -> Any:
+    """The items of a list with what stands at `rest` in each that `step` names. An item that is not found again in live
+    for certain stays as declared, and so does one that is new."""
+    found = [item for item in live if isinstance(item, dict)] if isinstance(live, list) else []
+    names = owners.key_names()
     items = []
     for item in desired:
-        if not isinstance(item, dict) or not (step == EVERY or (isinstance(step, Key) and step.matches(item))):
-            items.append(item)
-            continue
-        names = _key_names(step, others, item)
-        twin = _twin(item, live, names)
-        value = _ignored(item, twin, rest, _under_item(others, item))
+        twin = _twin(item, desired, found, step, owners) if isinstance(item, dict) else None
+        if twin is not None:
+            key = key_of(twin, names)
+            below = owners.item(key) if names and key else owners
+            value = _ignored(item, twin, rest, below) if rest or not names else _item_as_live(item, twin, names, below)
+        elif not rest and isinstance(step, Key) and isinstance(item, dict) and step.matches(item):
+            value = item if any(step.matches(other) for other in found) else _GONE
+        else:
+            value = item
         if value is not _GONE:
             items.append(value)
     return _GONE if desired and not items else items
 
 
-def _as_live(desired: Any, live: Any, others: list[FieldsV1]) -> Any:
-    """The value at an ignored place: the live one, or nothing where others own it, or where it is gone."""
-    if live is _GONE:
+def _twin(
+    item: dict[str, Any], desired: list[Any], live: list[dict[str, Any]], step: FieldStep, owners: _Owners
+) -> dict[str, Any] | None:
+    """The live item that is meant by `item`, if `step` names it: by the key that the server recorded, else by that of
+    the path, else by its name. None unless it is the only one."""
+    names = owners.key_names()
+    key = owners.key(item)
+    twins = [other for other in live if key is not None and key_of(other, names) == key]
+    if isinstance(step, Key):
+        if not step.matches(item) and not any(step.matches(other) for other in twins):
+            return None
+        names, by_path = tuple(name for name, _ in step.fields), not twins
+    else:
+        names, by_path = ("name",), not names
+    if by_path and (key := key_of(item, names)) is not None:
+        alike = [other for other in desired if key_of(other, names) == key]
+        twins = [other for other in live if key_of(other, names) == key] if len(alike) == 1 else []
+    return twins[0] if len(twins) == 1 else None
+
+
+def _as_live(desired: Any, live: Any, owners: _Owners) -> Any:
+    """The value at an ignored place: the live one without what others own, or nothing where it is gone."""
+    if live is _GONE or owners.is_theirs:
         return _GONE
-    inside = any(name != "." for tree in others for name in tree)
-    if isinstance(desired, dict) and isinstance(live, dict) and (inside or not others):
-        members = {
-            name: _as_live(value, live.get(name, _GONE), _under(others, "f:" + name)) for name, value in desired.items()
-        }
-        return _with_members(desired, members)
-    if others:
-        return _GONE
+    if isinstance(live, dict) and (owners.in_parts or (isinstance(desired, dict) and not owners.mine)):
+        names, kept = _members_as_live(desired, live, owners)
+        return kept if kept or not names else _GONE
+    if isinstance(live, list) and owners.in_parts:
+        items = _items_as_live(desired, live, owners) if owners.key_names() else _values_as_live(live, owners)
+        return items or _GONE
     return live
 
 
-def _flink_ignored(desired: Any, live: Any, steps: tuple[FieldStep, ...], others: list[FieldsV1]) -> Any:
+def _members_as_live(desired: Any, live: dict[str, Any], owners: _Owners) -> tuple[list[str], dict[str, Any]]:
+    """The names that are declared or ours, and what is sent for them."""
+    declared = desired if isinstance(desired, dict) else {}
+    names = list(dict.fromkeys([*declared, *owners.fields()]))
+    found = {name: _as_live(declared.get(name, _GONE), live.get(name, _GONE), owners.under(name)) for name in names}
+    return names, {name: value for name, value in found.items() if value is not _GONE}
+
+
+def _items_as_live(desired: Any, live: list[Any], owners: _Owners) -> list[Any]:
+    """The live items that are ours, or are declared and nobody's, without what others own in them."""
+    names = owners.key_names()
+    declared = {owners.key(item): item for item in (desired if isinstance(desired, list) else ())}
+    sent: dict[KeyFields, Any] = {}
+    for item in live:
+        key = key_of(item, names)
+        if key is None or key in sent:
+            continue
+        below = owners.item(key)
+        if below.mine or (key in declared and not below.others):
+            sent[key] = _item_as_live(declared.get(key), item, names, below)
+    return [item for item in sent.values() if item is not _GONE]
+
+
+def _item_as_live(desired: Any, live: dict[str, Any], names: tuple[str, ...], owners: _Owners) -> Any:
+    """A live item without what others own in it. Its key, `names`, stays, and is not sent alone where they hold the
+    item as well."""
+    if not owners.in_parts:
+        return _as_live(desired, live, owners)
+    fields, found = _members_as_live(desired, live, owners)
+    members = {
+        name: value for name in fields if (value := (live if name in names else found).get(name, _GONE)) is not _GONE
+    }
+    held = any("." in tree or not tree for tree in owners.others)
+    return members if members.keys() - set(names) or not held else _GONE
+
+
+def _values_as_live(live: list[Any], owners: _Owners) -> list[Any]:
+    """The live values of a set that only we own."""
+    mine, others = (
+        {set_value(name) for tree in trees for name in tree if name.startswith("v:")}
+        for trees in (owners.mine, owners.others)
+    )
+    values = [value for value in live if isinstance(value, str | int | float)]
+    return [value for value in values if (type(value).__name__, value) in mine - others]
+
+
+def _flink_ignored(desired: Any, live: Any, steps: tuple[FieldStep, ...], owners: _Owners) -> Any:
     """A key of Flink's configuration is one name, however it is nested: it is looked for in the flat map."""
     spec = desired.get("spec")
     configuration = spec.get("flinkConfiguration") if isinstance(spec, dict) else None
@@ -130,14 +257,14 @@ def _flink_ignored(desired: Any, live: Any, steps: tuple[FieldStep, ...], others
     key = ".".join(step for step in steps[2:] if isinstance(step, str))
     live_spec = live.get("spec") if isinstance(live, dict) else None
     found = live_spec.get("flinkConfiguration") if isinstance(live_spec, dict) else None
-    below = _under(_under(others, "f:spec"), "f:flinkConfiguration")
+    below = owners.under("spec").under("flinkConfiguration")
     if key not in configuration:
         steps = steps[2:]
         changed = _ignored(configuration, found if found is not None else {}, steps, below)
     else:
         flat = flatten(found)
         literal = found.get(key, flat.get(key, _GONE)) if isinstance(found, dict) else _GONE
-        changed = _with_members(configuration, {key: _as_live(configuration[key], literal, _under(below, "f:" + key))})
+        changed = _with_members(configuration, {key: _as_live(configuration[key], literal, below.under(key))})
     return _with_members(desired, {"spec": _with_members(spec, {"flinkConfiguration": changed})})
 
 
@@ -150,80 +277,29 @@ def _with_members(whole: dict[str, Any], members: dict[str, Any]) -> Any:
     return kept if kept or not whole else _GONE
 
 
-def _under(trees: list[FieldsV1], name: str) -> list[FieldsV1]:
-    """The nodes called `name` below `trees`. A leaf owns everything below it."""
-    found = []
-    for tree in trees:
-        if not tree:
-            found.append(tree)
-        elif isinstance(below := tree.get(name), dict):
-            found.append(below)
-    return found
-
-
-def _under_item(trees: list[FieldsV1], item: dict[str, Any]) -> list[FieldsV1]:
-    """The nodes of a list item below `trees`, found by its key."""
-    found = []
-    for tree in trees:
-        if not tree:
-            found.append(tree)
-            continue
-        for name, below in tree.items():
-            pairs = key_fields(name) if name.startswith("k:") else None
-            if (
-                pairs is not None
-                and isinstance(below, dict)
-                and all(item.get(field) == value for field, value in pairs)
-            ):
-                found.append(below)
-    return found
-
-
-def _key_names(step: FieldStep, trees: list[FieldsV1], item: dict[str, Any]) -> tuple[str, ...]:
-    """By which fields an item is found again in live: those of the path, of another manager's record, or its name."""
-    if isinstance(step, Key):
-        return tuple(name for name, _ in step.fields)
-    for tree in trees:
-        for name in tree:
-            pairs = key_fields(name) if name.startswith("k:") else None
-            if pairs is not None:
-                return tuple(field for field, _ in pairs)
-    return ("name",) if "name" in item else tuple(item)
-
-
-def _twin(item: dict[str, Any], live: Any, names: tuple[str, ...]) -> Any:
-    """The live item with the same key, _GONE if there is none."""
-    for other in live if isinstance(live, list) else ():
-        if isinstance(other, dict) and all(other.get(name) == item.get(name) for name in names):
-            return other
-    return _GONE
-
-
 # ---- fields that were handed over ----------------------------------------------------------------------------------
 
 
-def _handed_over(desired: Any, theirs: list[FieldsV1], keys: tuple[str, ...]) -> Any:
-    """`desired` without the leaves that `theirs` own. `keys` are the fields that tell a list item apart: they stay."""
+def _handed_over(desired: Any, owners: _Owners, keys: tuple[str, ...]) -> Any:
+    """`desired` without the leaves that others own. `keys` are the fields that tell a list item apart: they stay."""
     marked = isinstance(desired, dict) and any(name.startswith(OWN_PREFIX) for name in desired)
-    if not marked and any(not any(name != "." for name in tree) for tree in theirs):
+    if not marked and owners.is_theirs:
         return _GONE
     if isinstance(desired, dict):
         members = {
             name: _handed_over(value, below, ())
             for name, value in desired.items()
-            if name not in keys and not name.startswith(OWN_PREFIX) and (below := _under(theirs, "f:" + name))
+            if name not in keys and not name.startswith(OWN_PREFIX) and (below := owners.under(name)).others
         }
         return _with_members(desired, members)
     if isinstance(desired, list):
-        items = [_handed_over_item(item, theirs) for item in desired]
+        items = [_handed_over_item(item, owners) for item in desired]
         return desired if all(new is old for new, old in zip(items, desired, strict=True)) else items
     return desired
 
 
-def _handed_over_item(item: Any, theirs: list[FieldsV1]) -> Any:
-    below = _under_item(theirs, item) if isinstance(item, dict) else []
-    if not below:
-        return item
-    keys = {field for tree in theirs for name in tree if name.startswith("k:") for field, _ in key_fields(name) or ()}
-    left = _handed_over(item, [tree for tree in below if any(name != "." for name in tree)] or below, tuple(keys))
+def _handed_over_item(item: Any, owners: _Owners) -> Any:
+    key = owners.key(item)
+    below = owners.item(key) if key is not None else _Owners([], [])
+    left = _handed_over(item, below, owners.key_names()) if below.others else item
     return item if left is _GONE else left
