@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.core.actions import Alert, Apply, Contested, Cost, Step, Wait
 from reconciler.core.heal import HEAL_DELAY_MAX_S, HEAL_FORGET_S, decide_heal, drifted_fields, heal_delay_s
-from reconciler.core.model import Assignment, ClusterView, RolloutState, Sync, TargetState
+from reconciler.core.model import Assignment, ClusterView, Reason, RolloutState, Sync, TargetState
 from reconciler.core.observation import IntentSummary, Observation
 from tests.core.decisions import CONFIG, NEW, OLD, Fleet, applies, flown, part, target_of, time_at, verdict, wave
 
@@ -28,6 +28,7 @@ def heal(assignment: Assignment = ASSIGNED, found: Any = DRIFTED, **more: Any) -
         {TARGET: IntentSummary(values["pending"])},
         report_only=frozenset(values.get("report_only", ())),
         heals={TARGET: values.get("heals", {})},
+        refused={TARGET: values.get("refused", {})},
     )
     return decide_heal(assignment, seen, values["now"])
 
@@ -219,6 +220,39 @@ def test_what_is_fought_over_waits_until_it_is_settled() -> None:
         step = heal(fought, settled)
         assert isinstance(step, Step)
         assert step.actions == (Contested(TARGET, ""),)
+
+
+CONFLICT = Reason("FieldConflict", "fields that we declare are owned by kubectl-edit: .data.a")
+
+
+def test_whoever_is_not_to_be_overruled_stops_the_target() -> None:
+    found = drifted()
+    config, job = found.objects
+    once = replace(ASSIGNED, heal_count=1, heal_streak=1, heal_at_s=1000.0, heal_boot=1)
+    step = heal(once, found, refused={config.key: CONFLICT})
+    assert isinstance(step, Step)
+    assert step.cost == Cost()
+    given_up, told = step.actions
+    assert given_up == Contested(TARGET, FIELD)
+    assert isinstance(told, Alert)
+    assert (told.level, told.reason.code) == ("alert", "FieldConflict")
+    wait = heal(replace(once, contested=FIELD), found, refused={config.key: CONFLICT})
+    assert isinstance(wait, Wait)
+    assert (wait.reason, wait.recheck_at) == (told.reason, None)
+    assert "owned by kubectl-edit: .data.a" in wait.reason.message
+    # An object that is right meanwhile holds nothing up.
+    other = heal(once, found, refused={job.key: CONFLICT}, now=time_at(1002.0))
+    assert isinstance(other, Step)
+    assert isinstance(other.actions[0], Apply)
+
+
+def test_a_repair_that_was_refused_is_not_called_one() -> None:
+    once = replace(ASSIGNED, heal_count=1, heal_streak=1, heal_at_s=1000.0, heal_boot=1)
+    wait = heal(once, refused={CONFIG: Reason("Forbidden", "app0 may not be patched")})
+    assert isinstance(wait, Wait)
+    assert wait.reason.code == "HealBackoff"
+    assert "refused: Forbidden: app0 may not be patched" in wait.reason.message
+    assert "repairs" not in wait.reason.message
 
 
 def test_owners_only_is_no_disruption() -> None:
