@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 
 from reconciler.core.actions import Alert, Apply, Contested, Cost, Step, Wait
 from reconciler.core.model import Assignment, Now, ObjectKey, Reason, RolloutTarget, Sync, Target, TargetVerdict
@@ -34,6 +35,8 @@ FIELDS_COUNTED_MAX = 16
 
 #: Kinds whose repair restarts something that runs.
 RESTARTING_KINDS = frozenset({"FlinkDeployment", "FlinkSessionJob", "Deployment", "StatefulSet", "DaemonSet"})
+#: What was compared to the end: what it does not name is right.
+_CERTAIN = frozenset({Sync.IN_SYNC, Sync.DIFFERS, Sync.MISSING})
 
 
 def heal_delay_s(streak: int) -> float:
@@ -69,7 +72,8 @@ def drifted_fields(verdict: TargetVerdict, of: Collection[ObjectKey] | None = No
 
 
 def _names(verdict: TargetVerdict, of: Collection[ObjectKey] | None = None) -> Iterator[str]:
-    parts = (part for part in verdict.objects if of is None or part.key in of)
+    """Of what is not recorded as ours, and right, nothing differs: nobody fights over that."""
+    parts = (part for part in verdict.objects if not part.ownership_only and (of is None or part.key in of))
     return (f"{part.key}: {name}" if name else str(part.key) for part in parts for name in part.drifted)
 
 
@@ -79,12 +83,27 @@ def decide_heal(
     """Heal this target now, later, or not at all. `row` is what its rollout row becomes if it is healed (a bake starts
     again), None outside a rollout."""
     target = assignment.target
-    verdict, cluster = seen.verdicts.get(target), seen.clusters.get(target.cluster)
+    verdict = seen.verdicts.get(target)
     if verdict is None or not assignment.digest or verdict.digest != assignment.digest:
         return None
-    if assignment.contested and (verdict.sync is Sync.IN_SYNC or is_ownership_only(verdict)):
-        return Step(target, None, (Contested(target, ""),))
-    summary = seen.intents.get(target)
+    if not _fight_is_over(assignment, verdict):
+        return _repair(assignment, verdict, seen, now, row)
+    found = _repair(replace(assignment, contested="", heal_streak=0), verdict, seen, now, row)
+    over = Contested(target, "")
+    return replace(found, actions=(over, *found.actions)) if isinstance(found, Step) else Step(target, None, (over,))
+
+
+def _fight_is_over(assignment: Assignment, verdict: TargetVerdict) -> bool:
+    """True if the field that was fought over is certainly right, whatever else differs."""
+    known = all(each in _CERTAIN for each in (verdict.sync, *(part.sync for part in verdict.objects)))
+    return bool(assignment.contested) and known and assignment.contested not in _names(verdict)
+
+
+def _repair(
+    assignment: Assignment, verdict: TargetVerdict, seen: Observation, now: Now, row: RolloutTarget | None
+) -> Step | Wait | None:
+    target = assignment.target
+    summary, cluster = seen.intents.get(target), seen.clusters.get(target.cluster)
     if verdict.sync not in (Sync.DIFFERS, Sync.MISSING) or (summary is not None and summary.pending):
         return None
     if cluster is None or cluster.suspended or cluster.unreachable(now):
@@ -94,7 +113,7 @@ def decide_heal(
     if target.application in seen.report_only:
         message = "live differs from the assigned release, and its policy says selfHeal: false: it is only reported"
         return Wait(str(target), Reason("SelfHealOff", message))
-    refused = seen.refused.get(target, {})
+    refused = seen.refused.get(target, {}) if assignment.heal_streak else {}
     conflict = _conflict(verdict, refused)
     fought_over = assignment.contested or conflict[0] or _fought_over(verdict, seen.heals.get(target, {}))
     if fought_over:

@@ -1,4 +1,4 @@
-"""Repairs that the server refuses: they stop or wait, are told with the server's reason, and are no repairs."""
+"""Repairs that the server refuses stop or wait with its reason, and are no repairs; and how a fight ends."""
 
 from __future__ import annotations
 
@@ -58,6 +58,28 @@ def test_a_conflict_is_over_when_the_field_is_right_again() -> None:
         stage.checkers.at_rest()
 
     tell(story, files={path_of("app0"): with_conflicts("fail")})
+
+
+def test_what_else_differs_is_repaired_once_the_field_that_was_fought_over_is_right() -> None:
+    async def story(stage: Stage) -> None:
+        await installed(stage)
+        await stage.world.sleep(700)
+        whole = stage.job("app0", "c1")
+        assert whole is not None
+        for _ in range(120):
+            if stage.tag("app0", "c1") != "wrong":
+                stage.edit("app0", "c1", {"spec": {"image": "by/hand:wrong"}})
+            await stage.world.sleep(1)
+        assert stage.waits("app0") == {"sim/app0@c1": "Contested"}
+        stage.edit("app0", "c1", {"spec": {"image": whole["spec"]["image"], "serviceAccount": "other"}})
+        await stage.world.sleep(120)
+        live = stage.job("app0", "c1")
+        assert live is not None
+        assert live["spec"] == whole["spec"]
+        assert (stage.assignment("app0", "c1").contested, stage.waits("app0")) == ("", {})
+        stage.checkers.at_rest()
+
+    tell(story)
 
 
 @pytest.mark.parametrize("code", [403, 422])
