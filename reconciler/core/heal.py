@@ -2,7 +2,8 @@
 
 Never to Git's tip: what a halted, paused or not yet reached target is to have is what was assigned to it. Used by a
 rollout for its targets and by a source for those in no active rollout, so that the rule stands in one place. Whoever
-writes a field three times against us is not fought for ever: it is Contested, and people decide.
+writes a field three times against us is not fought for ever: it is Contested, and people decide. So it is at once where
+the server names who holds it and we are not to overrule anybody (FieldConflict).
 
     drift seen -> (may we? fought over? backoff over?) -> Step(Apply(purpose="heal")) | Wait("HealBackoff", until)
 """
@@ -10,7 +11,8 @@ writes a field three times against us is not fought for ever: it is Contested, a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 
 from reconciler.core.actions import Alert, Apply, Contested, Cost, Step, Wait
 from reconciler.core.model import Assignment, Now, ObjectKey, Reason, RolloutTarget, Sync, Target, TargetVerdict
@@ -33,6 +35,8 @@ FIELDS_COUNTED_MAX = 16
 
 #: Kinds whose repair restarts something that runs.
 RESTARTING_KINDS = frozenset({"FlinkDeployment", "FlinkSessionJob", "Deployment", "StatefulSet", "DaemonSet"})
+#: What was compared to the end: what it does not name is right.
+_CERTAIN = frozenset({Sync.IN_SYNC, Sync.DIFFERS, Sync.MISSING})
 
 
 def heal_delay_s(streak: int) -> float:
@@ -64,9 +68,13 @@ def is_ownership_only(verdict: TargetVerdict) -> bool:
 def drifted_fields(verdict: TargetVerdict, of: Collection[ObjectKey] | None = None) -> tuple[str, ...]:
     """The fields that differ (on the objects `of`), each with its object, bounded: what is counted, once a repair has
     been written, when two controllers fight over one."""
-    parts = [part for part in verdict.objects if of is None or part.key in of]
-    names = (f"{part.key}: {name}" if name else str(part.key) for part in parts for name in part.drifted)
-    return tuple(itertools.islice(names, FIELDS_COUNTED_MAX))
+    return tuple(itertools.islice(_names(verdict, of), FIELDS_COUNTED_MAX))
+
+
+def _names(verdict: TargetVerdict, of: Collection[ObjectKey] | None = None) -> Iterator[str]:
+    """Of what is not recorded as ours, and right, nothing differs: nobody fights over that."""
+    parts = (part for part in verdict.objects if not part.ownership_only and (of is None or part.key in of))
+    return (f"{part.key}: {name}" if name else str(part.key) for part in parts for name in part.drifted)
 
 
 def decide_heal(
@@ -75,12 +83,27 @@ def decide_heal(
     """Heal this target now, later, or not at all. `row` is what its rollout row becomes if it is healed (a bake starts
     again), None outside a rollout."""
     target = assignment.target
-    verdict, cluster = seen.verdicts.get(target), seen.clusters.get(target.cluster)
+    verdict = seen.verdicts.get(target)
     if verdict is None or not assignment.digest or verdict.digest != assignment.digest:
         return None
-    if assignment.contested and (verdict.sync is Sync.IN_SYNC or is_ownership_only(verdict)):
-        return Step(target, None, (Contested(target, ""),))
-    summary = seen.intents.get(target)
+    if not _fight_is_over(assignment, verdict):
+        return _repair(assignment, verdict, seen, now, row)
+    found = _repair(replace(assignment, contested="", heal_streak=0), verdict, seen, now, row)
+    over = Contested(target, "")
+    return replace(found, actions=(over, *found.actions)) if isinstance(found, Step) else Step(target, None, (over,))
+
+
+def _fight_is_over(assignment: Assignment, verdict: TargetVerdict) -> bool:
+    """True if the field that was fought over is certainly right, whatever else differs."""
+    known = all(each in _CERTAIN for each in (verdict.sync, *(part.sync for part in verdict.objects)))
+    return bool(assignment.contested) and known and assignment.contested not in _names(verdict)
+
+
+def _repair(
+    assignment: Assignment, verdict: TargetVerdict, seen: Observation, now: Now, row: RolloutTarget | None
+) -> Step | Wait | None:
+    target = assignment.target
+    summary, cluster = seen.intents.get(target), seen.clusters.get(target.cluster)
     if verdict.sync not in (Sync.DIFFERS, Sync.MISSING) or (summary is not None and summary.pending):
         return None
     if cluster is None or cluster.suspended or cluster.unreachable(now):
@@ -90,16 +113,17 @@ def decide_heal(
     if target.application in seen.report_only:
         message = "live differs from the assigned release, and its policy says selfHeal: false: it is only reported"
         return Wait(str(target), Reason("SelfHealOff", message))
-    fought_over = assignment.contested or _fought_over(verdict, seen.heals.get(target, {}))
+    refused = seen.refused.get(target, {}) if assignment.heal_streak else {}
+    conflict = _conflict(verdict, refused)
+    fought_over = assignment.contested or conflict[0] or _fought_over(verdict, seen.heals.get(target, {}))
     if fought_over:
-        return _contested(assignment, verdict, fought_over)
+        return _given_up(assignment, fought_over, conflict[1] or _contested(verdict, fought_over))
     since = assignment.heal_at_s if assignment.heal_boot == now.boot else 0.0
     forgotten = now.monotonic - since > HEAL_FORGET_S
     streak = 0 if forgotten else assignment.heal_streak
     not_before = 0.0 if forgotten else heal_not_before_s(assignment, now)
     if now.monotonic < not_before:
-        reason = Reason("HealBackoff", f"drifted again after {streak} repairs in a row; the next one waits")
-        return Wait(str(target), reason, not_before)
+        return Wait(str(target), _backoff(streak, refused), not_before)
     broken = [part for part in verdict.objects if part.sync in (Sync.DIFFERS, Sync.MISSING)]
     disruptive = [part for part in broken if part.key.kind in RESTARTING_KINDS and not part.ownership_only]
     heal = Apply(target, assignment.digest, "heal", assignment.heal_count + 1, assignment.revision, streak + 1)
@@ -112,16 +136,42 @@ def _fought_over(verdict: TargetVerdict, heals: Mapping[str, int]) -> str:
     return next((name for name in drifted_fields(verdict) if heals.get(name, 0) >= CONTESTED_HEALS), "")
 
 
-def _contested(assignment: Assignment, verdict: TargetVerdict, name: str) -> Step | Wait:
+def _conflict(verdict: TargetVerdict, refused: Mapping[ObjectKey, Reason]) -> tuple[str, Reason | None]:
+    """The first field that still differs of an object whose last repair would have overruled another manager, and how
+    that is told; "" if there is none."""
+    for key, reason in refused.items():
+        name = next(_names(verdict, {key}), "") if reason.code == "FieldConflict" else ""
+        if name:
+            message = (
+                f"{reason.message}. It is left alone: let that manager give them up, or say conflicts: force; "
+                f"then `reconciler sync` tries again"
+            )
+            return name, Reason(reason.code, clean_text(message, CONTESTED_LENGTH_MAX))
+    return "", None
+
+
+def _backoff(streak: int, refused: Mapping[ObjectKey, Reason]) -> Reason:
+    """Why the next repair waits. One that the server refused was none."""
+    for reason in refused.values():
+        message = f"the last repair was refused: {reason.code}: {reason.message}; the next attempt waits"
+        return Reason("HealBackoff", clean_text(message, CONTESTED_LENGTH_MAX))
+    return Reason("HealBackoff", f"drifted again after {streak} repairs in a row; the next one waits")
+
+
+def _contested(verdict: TargetVerdict, name: str) -> Reason:
     """Somebody else writes the field whenever we have: whoever it is, people have to decide between the two."""
-    target = assignment.target
     managers = sorted({manager for part in verdict.objects for manager in part.drifted_by})
     who = ", ".join(managers) if managers else "another writer"
     message = (
         f"{name} was repaired {CONTESTED_HEALS} times in ten minutes and changed again by {who}: it is left alone. "
         f"Stop the other writer, or hand the field over with ignoreDifferences; `reconciler sync` tries again"
     )
-    reason = Reason("Contested", clean_text(message, CONTESTED_LENGTH_MAX))
+    return Reason("Contested", clean_text(message, CONTESTED_LENGTH_MAX))
+
+
+def _given_up(assignment: Assignment, name: str, reason: Reason) -> Step | Wait:
+    """Leave the field alone, and tell people once."""
+    target = assignment.target
     if assignment.contested:
         return Wait(str(target), reason)
     key = f"{target}/contested/{assignment.heal_count}"

@@ -170,18 +170,24 @@ def _settled(comparison: Comparison, answer: Answer | None, desired: Manifest | 
         return Comparison(Sync.DIFFERS, Reason("Differs", f"the server says it differs ({why})"), answer)
     # Not judgeable by the server: the client's own comparison counts, is shown as such, and is no failure.
     whose = f"by the client's comparison, for the server refuses to say: {answer.message}"
-    if means_the_same(desired, live):
+    found = _changes_by_client(desired, live)
+    if found == ():
         return Comparison(Sync.IN_SYNC, spoken("InSyncByClient", f"in sync {whose}"))
-    return Comparison(Sync.DIFFERS, spoken("DiffersByClient", f"it differs {whose} ({why})"))
+    return Comparison(Sync.DIFFERS, spoken("DiffersByClient", f"it differs {whose} ({why})"), found or ())
 
 
 def means_the_same(desired: Manifest, live: Manifest) -> bool:
-    """True if applying `desired` would change nothing, as far as a client can tell (explain_diff.py). What is too
-    deeply nested to be compared is not the same."""
+    """True if applying `desired` would change nothing, as far as a client can tell. What is too deeply nested to be
+    compared is not the same."""
+    return _changes_by_client(desired, live) == ()
+
+
+def _changes_by_client(desired: Manifest, live: Manifest) -> tuple[Change, ...] | None:
+    """What applying `desired` would change (explain_diff.py); None if it is too deeply nested to be compared."""
     try:
-        return not changes(desired, live)
+        return changes(desired, live)
     except RecursionError:
-        return False
+        return None
 
 
 def is_disabled(live: Manifest | None) -> bool:

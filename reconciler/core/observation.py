@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from reconciler.core.model import Assignment, ClusterView, Now, Reason, Target, TargetVerdict
+from reconciler.core.model import Assignment, ClusterView, Now, ObjectKey, Reason, Target, TargetVerdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,8 @@ class Observation:
     """Applications whose drift is reported and not repaired."""
     heals: Mapping[Target, Mapping[str, int]] = field(default_factory=dict)
     """How often each field that differs was repaired in the last ten minutes."""
+    refused: Mapping[Target, Mapping[ObjectKey, Reason]] = field(default_factory=dict)
+    """Why the last repair in a row was refused for good, by object."""
 
     def unreachable(self, target: Target, now: Now) -> bool:
         """True if the target's cluster has not been heard from within its limit, or is not known at all."""

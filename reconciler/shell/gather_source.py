@@ -36,7 +36,7 @@ from reconciler.core.moves import moved_job
 from reconciler.core.observation import IntentSummary, Observation
 from reconciler.shell.open_rollout import unproven_targets
 from reconciler.shell.ports import Tx
-from reconciler.shell.record import drifted, heals_of, rename, report_only
+from reconciler.shell.record import drifted, heals_of, refused_heals, rename, report_only
 
 #: Of releases, which never change: how many pairs, and how many sizes are kept.
 MOVES_REMEMBERED_MAX = 10_000
@@ -117,6 +117,7 @@ class Gathering:
                 pending,
                 report_only=report_only(tx, differing),
                 heals=heals_of(tx, differing, now),
+                refused=refused_heals(tx, assignments, differing),
             ),
             rows=standing.rows,
             quarantined={row.digest: row.rollout for row in tx.quarantined(application)},

@@ -32,6 +32,7 @@ from reconciler.core.model import (
     Assignment,
     Intent,
     IntentResult,
+    IntentState,
     InventoryItem,
     InventoryPhase,
     Now,
@@ -115,8 +116,10 @@ def _told(row: RolloutTarget) -> tuple[str, Reason]:
 def _record_action(tx: Tx, owner: str, source: str, rollout_id: str, action: Action, now: Now) -> set[str]:
     match action:
         case Apply():
+            # Trying again what was refused is no repair, and not worth a line each time.
+            told = action.purpose == "heal" and not _refusals(tx, _assignment(tx, action.target, source))
             _record_apply(tx, owner, source, action, now)
-            if action.purpose == "heal":
+            if told:
                 message = f"live differs from the assigned release {action.digest[:12]}; repairing it"
                 _audit(tx, "event", Reason("Healing", message), now, source, rollout_id, action.target)
             return {action.target.cluster}
@@ -168,12 +171,13 @@ def _record_contested(tx: Tx, source: str, action: Contested, now: Now) -> None:
 
 
 def settle_contest(tx: Tx, assignment: Assignment, now: Now) -> None:
-    """The fight is over: what it had spent is given back, so that the next repair is the first."""
+    """The fight is over: what it had spent is given back, and no repair in a row is left of it, so that the next is the
+    first."""
     scope = heal_scope(assignment.target, assignment.contested)
     spent = tx.spent(HEALS_LEDGER, scope, now.wall - CONTESTED_WINDOW_S)
     if spent > 0:
         tx.spend(HEALS_LEDGER, scope, -spent, now.wall)
-    tx.put_assignment(replace(assignment, contested=""))
+    tx.put_assignment(replace(assignment, contested="", heal_streak=0))
 
 
 def record_results(tx: Tx, results: Sequence[IntentResult], healed: Iterable[tuple[Target, str]], now: Now) -> None:
@@ -201,6 +205,28 @@ def heals_of(tx: Tx, verdicts: Mapping[Target, TargetVerdict], now: Now) -> dict
     return {
         target: {name: tx.spent(HEALS_LEDGER, heal_scope(target, name), since_wall) for name in drifted_fields(verdict)}
         for target, verdict in verdicts.items()
+    }
+
+
+def refused_heals(
+    tx: Tx, assignments: Mapping[Target, Assignment], targets: Iterable[Target]
+) -> dict[Target, dict[ObjectKey, Reason]]:
+    """Why the last repair was refused, by target and object, of `targets`, which have `drifted`."""
+    found = {target: _refusals(tx, assignments[target]) for target in targets if target in assignments}
+    return {target: reasons for target, reasons in found.items() if reasons}
+
+
+def _refusals(tx: Tx, assignment: Assignment) -> dict[ObjectKey, Reason]:
+    """What was refused of the last repair in a row, whoever had decided it."""
+    if not assignment.heal_streak:
+        return {}
+    target, last = assignment.target, ("heal", assignment.digest, assignment.heal_count)
+    return {
+        intent.key: intent.reason
+        for intent in tx.intents(application=target.application, cluster=target.cluster, pending=False)
+        if (intent.purpose, intent.digest, intent.attempt) == last
+        and intent.state is IntentState.FAILED
+        and intent.reason is not None
     }
 
 

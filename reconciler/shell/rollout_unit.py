@@ -33,7 +33,7 @@ from reconciler.core.way_back import no_way_back
 from reconciler.shell.context import Context, intents_of
 from reconciler.shell.outbox import OUTBOX
 from reconciler.shell.ports import AuditRow, Tx
-from reconciler.shell.record import drifted, heals_of, ledgers_for, record_decision, report_only
+from reconciler.shell.record import drifted, heals_of, ledgers_for, record_decision, refused_heals, report_only
 
 
 def owner_of(rollout_id: str) -> str:
@@ -121,16 +121,18 @@ class RolloutUnit:
             return _Outcome(rollout, (), None, frozenset(), False)
         intents = intent_summaries(tx, owner_of(self.id), rows)
         differing = drifted(verdicts, intents)
+        assignments = {found.target: found for name in self._applications for found in tx.assignments(application=name)}
         seen = Observation(
             verdicts,
             clusters,
-            {found.target: found for name in self._applications for found in tx.assignments(application=name)},
+            assignments,
             intents,
             held_by_others(tx, self.id, self._applications),
             stopped_elsewhere(tx, self.id, self._applications),
             self._without_way_back(tx, rows),
             report_only(tx, differing),
             heals_of(tx, differing, now),
+            refused_heals(tx, assignments, differing),
         )
         decision = decide(rollout, rows, seen, now)
         commit = f"{rollout.source}/{rollout.revision}"

@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.core.actions import Alert, Apply, Contested, Cost, Step, Wait
 from reconciler.core.heal import HEAL_DELAY_MAX_S, HEAL_FORGET_S, decide_heal, drifted_fields, heal_delay_s
-from reconciler.core.model import Assignment, ClusterView, RolloutState, Sync, TargetState
+from reconciler.core.model import Assignment, ClusterView, Reason, RolloutState, Sync, TargetState
 from reconciler.core.observation import IntentSummary, Observation
 from tests.core.decisions import CONFIG, NEW, OLD, Fleet, applies, flown, part, target_of, time_at, verdict, wave
 
@@ -28,6 +28,7 @@ def heal(assignment: Assignment = ASSIGNED, found: Any = DRIFTED, **more: Any) -
         {TARGET: IntentSummary(values["pending"])},
         report_only=frozenset(values.get("report_only", ())),
         heals={TARGET: values.get("heals", {})},
+        refused={TARGET: values.get("refused", {})},
     )
     return decide_heal(assignment, seen, values["now"])
 
@@ -215,10 +216,80 @@ def test_what_is_fought_over_waits_until_it_is_settled() -> None:
     found = heal(fought, drifted())
     assert isinstance(found, Wait)
     assert found.reason.code == "Contested"
-    for settled in (verdict("c0", OLD, 1000.0), drifted(ownership_only=True)):
-        step = heal(fought, settled)
+    step = heal(fought, verdict("c0", OLD, 1000.0))
+    assert isinstance(step, Step)
+    assert step.actions == (Contested(TARGET, ""),)
+
+
+@pytest.mark.parametrize("code", ["", "FieldConflict", "Forbidden"])
+def test_a_fight_is_over_when_its_field_is_right_and_what_else_differs_is_repaired(code: str) -> None:
+    """With the first delay, and whatever became of the last repair."""
+    fought = replace(ASSIGNED, contested="ConfigMap ns/config: data.b", heal_streak=5, heal_at_s=999.0, heal_boot=1)
+    found = drifted()
+    refused = {found.objects[0].key: Reason(code, "no")} if code else {}
+    repaired = (Contested(TARGET, ""), Apply(TARGET, OLD, "heal", 1, "abc", 1))
+    for differing in (found, drifted(ownership_only=True)):
+        step = heal(fought, differing, refused=refused)
         assert isinstance(step, Step)
-        assert step.actions == (Contested(TARGET, ""),)
+        assert step.actions == repaired
+    # Another field is fought over as well.
+    step = heal(fought, found, heals={FIELD: 3})
+    assert isinstance(step, Step)
+    assert step.actions[:2] == (Contested(TARGET, ""), Contested(TARGET, FIELD))
+    # What keeps us from repairing does not keep the fight alive.
+    for kept in (heal(fought, found, pending=1), heal(fought, replace(found, disabled=True))):
+        assert isinstance(kept, Step)
+        assert kept.actions == (Contested(TARGET, ""),)
+
+
+@pytest.mark.parametrize("sync", [Sync.ASK, Sync.UNKNOWN])
+def test_a_fight_is_not_over_while_its_object_is_in_doubt(sync: Sync) -> None:
+    fought = replace(ASSIGNED, contested="FlinkDeployment.flink.apache.org orders/orders: spec.image")
+    found = drifted()
+    doubtful = replace(found, objects=(found.objects[0], replace(found.objects[1], sync=sync)))
+    wait = heal(fought, doubtful)
+    assert isinstance(wait, Wait)
+    assert wait.reason.code == "Contested"
+    assert heal(fought, verdict("c0", OLD, 1000.0, sync=sync)) is None
+
+
+def test_owners_only_is_not_fought_over() -> None:
+    step = heal(found=drifted(ownership_only=True), heals={FIELD: 9})
+    assert isinstance(step, Step)
+    assert isinstance(step.actions[0], Apply)
+
+
+CONFLICT = Reason("FieldConflict", "fields that we declare are owned by kubectl-edit: .data.a")
+
+
+def test_whoever_is_not_to_be_overruled_stops_the_target() -> None:
+    found = drifted()
+    config, job = found.objects
+    once = replace(ASSIGNED, heal_count=1, heal_streak=1, heal_at_s=1000.0, heal_boot=1)
+    step = heal(once, found, refused={config.key: CONFLICT})
+    assert isinstance(step, Step)
+    assert step.cost == Cost()
+    given_up, told = step.actions
+    assert given_up == Contested(TARGET, FIELD)
+    assert isinstance(told, Alert)
+    assert (told.level, told.reason.code) == ("alert", "FieldConflict")
+    wait = heal(replace(once, contested=FIELD), found, refused={config.key: CONFLICT})
+    assert isinstance(wait, Wait)
+    assert (wait.reason, wait.recheck_at) == (told.reason, None)
+    assert "owned by kubectl-edit: .data.a" in wait.reason.message
+    # An object that is right meanwhile holds nothing up.
+    other = heal(once, found, refused={job.key: CONFLICT}, now=time_at(1002.0))
+    assert isinstance(other, Step)
+    assert isinstance(other.actions[0], Apply)
+
+
+def test_a_repair_that_was_refused_is_not_called_one() -> None:
+    once = replace(ASSIGNED, heal_count=1, heal_streak=1, heal_at_s=1000.0, heal_boot=1)
+    wait = heal(once, refused={CONFIG: Reason("Forbidden", "app0 may not be patched")})
+    assert isinstance(wait, Wait)
+    assert wait.reason.code == "HealBackoff"
+    assert "refused: Forbidden: app0 may not be patched" in wait.reason.message
+    assert "repairs" not in wait.reason.message
 
 
 def test_owners_only_is_no_disruption() -> None:

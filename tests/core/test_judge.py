@@ -145,6 +145,10 @@ def test_the_client_compares_what_is_declared_by_value(path: tuple[str, ...], va
     verdict = _look(live, answer=REFUSED)[0]
     assert verdict.sync is sync
     assert "the client's comparison" in verdict.message
+    # What differs is named, so that its repairs are counted.
+    where = ".".join(("spec", *path))
+    assert all(name.startswith(where) for name in verdict.drifted)
+    assert bool(verdict.drifted) == bool(verdict.drifted_by) == (sync is Sync.DIFFERS)
 
 
 def test_a_certain_difference_stays_one_whoever_refuses_to_answer() -> None:

@@ -220,5 +220,6 @@ def test_a_repair_is_decided_as_on_all_facts(place: Place, self_heal: bool, cont
         ]
 
     sparing, whole = ask({"c0": place}, self_heal, both)
-    assignment = Assignment(target, place.assigned, "fleet", contested="spec.image" if contested else "")
+    field = drifted_fields(verdicts[target])[0] if contested else ""
+    assignment = Assignment(target, place.assigned, "fleet", contested=field)
     assert decide_heal(assignment, sparing, NOW) == decide_heal(assignment, whole, NOW)
