@@ -8,8 +8,9 @@ thousand clusters with three kinds of overrides cost three compilations, and sha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from reconciler.core.components import COMPONENT_TYPES, LATER_TYPES
 from reconciler.core.components.effective import Context, effective
@@ -17,7 +18,7 @@ from reconciler.core.documents import Application, Cluster, DirectoryRule, Overr
 from reconciler.core.model import Manifest, ObjectKey, Release, release_of
 from reconciler.core.objects import Located, Scope, check_namespace, normalise
 from reconciler.core.order import in_apply_order
-from reconciler.core.packed import common, pack, unpack
+from reconciler.core.packed import PackedMap, common
 from reconciler.core.problems import Problem, has_errors
 from reconciler.core.schema import suggest
 from reconciler.core.traits import TraitDefinition
@@ -33,38 +34,28 @@ class Variant:
     create_namespace: bool
 
 
-class Releases(Mapping[str, Release]):
-    """The releases of one application by digest, packed: each is unpacked when it is asked for. Two are equal if their
-    digests are."""
+class Releases(PackedMap[str, Release]):
+    """The releases of one application by digest, packed. Two are equal if their digests are."""
 
-    __slots__ = ("_application", "_objects")
+    __slots__ = ("_application",)
 
     def __init__(self, application: str = "", releases: Iterable[Release] = ()) -> None:
+        super().__init__({release.digest: release.objects for release in releases})
         self._application = application
-        self._objects = {release.digest: pack(release.objects) for release in releases}
 
-    def __getitem__(self, digest: str) -> Release:
-        return Release(digest, self._application, unpack(self._objects[digest]))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._objects)
-
-    def __len__(self) -> int:
-        return len(self._objects)
-
-    def __contains__(self, digest: object) -> bool:
-        return digest in self._objects
+    def _made(self, key: str, value: Any) -> Release:
+        return Release(key, self._application, value)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Releases):
             return NotImplemented
-        return self._objects.keys() == other._objects.keys()
+        return self.keys() == other.keys()
 
     def __hash__(self) -> int:
-        return hash(frozenset(self._objects))
+        return hash(frozenset(self))
 
     def __repr__(self) -> str:
-        return f"Releases({self._application!r}, {list(self._objects)})"
+        return f"Releases({self._application!r}, {list(self)})"
 
 
 NO_RELEASES = Releases()

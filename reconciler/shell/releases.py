@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from sys import intern
 
@@ -11,31 +11,11 @@ from reconciler.core.apply_rules import DEFAULT_RULES, ApplyRules, ObjectRule, r
 from reconciler.core.digest import digest_of
 from reconciler.core.model import Manifest, ObjectKey
 from reconciler.core.ownership import owner_hash, stamp
-from reconciler.core.packed import pack, unpack
+from reconciler.core.packed import PackedMap
 from reconciler.shell.follow import Kind
 from reconciler.shell.ports import Store
 
 RELEASES_MAX = 20_000
-
-
-class Packed(Mapping[ObjectKey, Manifest]):
-    """Objects by key, packed each by itself: a lane looks at most of them only now and then."""
-
-    def __init__(self, objects: Mapping[ObjectKey, Manifest]) -> None:
-        self._packed = {ObjectKey(*map(intern, key)): pack(value) for key, value in objects.items()}
-
-    def __getitem__(self, key: ObjectKey) -> Manifest:
-        value: Manifest = unpack(self._packed[key])
-        return value
-
-    def __iter__(self) -> Iterator[ObjectKey]:
-        return iter(self._packed)
-
-    def __len__(self) -> int:
-        return len(self._packed)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +62,17 @@ class Releases:
         release = await self._store.read(f"release:{digest}", lambda tx: tx.release(digest))
         assert release is not None, f"release {digest} is assigned and not stored"
         owner = owner_hash(self._installation, source, release.application)
-        objects = {ObjectKey.of(item): stamp(item, owner, release.application) for item in release.objects}
+        objects = {_shared(ObjectKey.of(item)): stamp(item, owner, release.application) for item in release.objects}
         parsed = rules_from_text(rules)
         by_object = rules_by_object(parsed, release.objects)
         former = owner_hash(self._installation, source, parsed.former) if parsed.former else ""
-        sent = SentRelease(digest, release.application, owner, Packed(objects), source, parsed, by_object, former)
+        sent = SentRelease(digest, release.application, owner, PackedMap(objects), source, parsed, by_object, former)
         self._cache[source, digest, rules] = sent
         while len(self._cache) > RELEASES_MAX:
             self._cache.popitem(last=False)
         return sent
+
+
+def _shared(key: ObjectKey) -> ObjectKey:
+    """The same key, of strings that all keys share: there are a few for each object of a fleet."""
+    return ObjectKey(*map(intern, key))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,24 +20,16 @@ from reconciler.shell.store import StoreError
 from tests.integration.store_values import (
     APPLICATION,
     TARGETS,
-    VARIANTS,
     Opened,
     assignment,
     item,
     key,
-    opened,
     release,
     rollout,
     rows,
 )
 
 FIRST, SECOND, THIRD, FOURTH = TARGETS
-
-
-@pytest.fixture(params=VARIANTS)
-def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
-    with opened(request.param, tmp_path) as store:
-        yield store
 
 
 # ---- transactions ------------------------------------------------------------------------------------------------

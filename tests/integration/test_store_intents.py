@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from reconciler.core.model import (
 from reconciler.shell.ports import Tx
 from tests.integration.store_values import (
     TARGETS,
-    VARIANTS,
     Opened,
     intent,
     item,
@@ -27,12 +25,6 @@ from tests.integration.store_values import (
 )
 
 FIRST, SECOND, THIRD, FOURTH = TARGETS
-
-
-@pytest.fixture(params=VARIANTS)
-def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
-    with opened(request.param, tmp_path) as store:
-        yield store
 
 
 # ---- intents -----------------------------------------------------------------------------------------------------
