@@ -1,9 +1,9 @@
 """Chaos: the daemon's whole life with everything going wrong at once, and what has to hold all the same.
 
-A daemon in a process of its own moves one application over a real cluster, which it sees through the fault proxy, and
-two simulated ones. From a seed come commits, edits and deletions by hand, faults of a tenth of all requests and of
-watch events, kills of the daemon, a paused etcd and a killed API server. Meanwhile and at the end it is asked, on the
-API server's side:
+A daemon in a process of its own, with the rights that deploy/ gives, moves one application over a real cluster, which
+it sees through the fault proxy, and two simulated ones. From a seed come commits, edits and deletions by hand, faults
+of a tenth of all requests and of watch events, kills of the daemon, new tokens, a paused etcd and a killed API server.
+Meanwhile and at the end it is asked, on the API server's side:
 
 - nothing that every commit declared was ever deleted by us (9, 10, 11);
 - a write whose outcome nobody knew was read again before it was repeated (24);
@@ -24,12 +24,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.control_plane.server import ADMINISTRATOR, ControlPlane, call
+from tests.control_plane.server import ControlPlane, call
 from tests.faults.chance import RATES, RandomFaults
 from tests.faults.exchange import Entry
 from tests.faults.proxy import FaultProxy
 from tests.integration.live_fleet import APPLICATION, Daemon, LiveFleet
 from tests.integration.real_operator import GROUP, RealOperator
+from tests.integration.shipped_access import CLUSTER_ACCESS, FLEET, daemon_token, install
 
 REAL = "a1"
 NAMES = (REAL, "b1", "c1")
@@ -76,10 +77,10 @@ class Chaos:
         started = time.monotonic()
         with ExitStack() as stack:
             proxy = stack.enter_context(FaultProxy(self.plane.url, self.plane.ca_file))
-            token = self.plane.tokens[ADMINISTRATOR]
-            kubeconfig = proxy.write_kubeconfig(self.directory / "through-proxy.yaml", token=token)
+            install(self.plane, CLUSTER_ACCESS, FLEET)
+            kubeconfig = self._renew_token(proxy)
             fleet = stack.enter_context(
-                LiveFleet(self.directory, list(NAMES), app=self._text(), real={REAL: kubeconfig})
+                LiveFleet(self.directory, list(NAMES), app=self._text(), real={REAL: kubeconfig}, impersonate={})
             )
             self._commit(fleet)
             with self._operator() as operator:
@@ -97,6 +98,10 @@ class Chaos:
             "faults": dict(sorted(faults.items())),
             "violations": 0,
         }
+
+    def _renew_token(self, proxy: FaultProxy) -> Path:
+        """A kubeconfig with a new token: each is good for an hour."""
+        return proxy.write_kubeconfig(self.directory / "through-proxy.yaml", token=daemon_token(self.plane))
 
     # ---- what goes on --------------------------------------------------------------------------------------------
 
@@ -116,7 +121,7 @@ class Chaos:
                     daemon.close()
                     process = daemon.enter_context(fleet.daemon())
                 else:
-                    self._act(action, fleet, operator)
+                    self._act(action, fleet, proxy, operator)
                 self.counts[action] += 1
                 self._check(proxy)
         finally:
@@ -128,8 +133,10 @@ class Chaos:
         done = sum(self.counts[action] for action in RESTARTING)
         return done < RESTARTS_AT_ONCE + RESTARTS_PER_HOUR * elapsed_s / 3600
 
-    def _act(self, action: str, fleet: LiveFleet, operator: ExitStack) -> None:
+    def _act(self, action: str, fleet: LiveFleet, proxy: FaultProxy, operator: ExitStack) -> None:
         match action:
+            case "token-renewed":
+                self._renew_token(proxy)
             case "commit":
                 self._change()
                 self._commit(fleet)
@@ -276,7 +283,7 @@ class Chaos:
 #: What is done, and how often beside the rest.
 ACTIONS: dict[str, float] = {
     "commit": 8, "edit": 10, "edit-job": 4, "delete": 6, "cluster-away": 3, "daemon-kill": 2, "etcd-paused": 1,
-    "apiserver-killed": 1,
+    "apiserver-killed": 1, "token-renewed": 1,
 }  # fmt: skip
 #: What restarts the job, and so spends of the hour's restarts: fewer than policies/limits.yaml allows.
 RESTARTING = ("commit", "edit-job")

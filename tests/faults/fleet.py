@@ -1,4 +1,5 @@
-"""A daemon in a process of its own whose one real cluster stands behind the fault proxy, beside simulated ones."""
+"""A daemon in a process of its own whose one real cluster stands behind the fault proxy, beside simulated ones. It has
+the rights that deploy/ gives, and no others."""
 
 from __future__ import annotations
 
@@ -9,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.control_plane.server import ADMINISTRATOR, ControlPlane, call
+from tests.control_plane.server import ControlPlane, call
 from tests.faults.exchange import Entry
 from tests.faults.proxy import FaultProxy
 from tests.integration.live_fleet import APPLICATION, LiveFleet
 from tests.integration.real_operator import GROUP, RealOperator
+from tests.integration.shipped_access import CLUSTER_ACCESS, FLEET, daemon_token, install
 
 #: What takes longer counts as never: retries back off up to half a minute, and the machine may be busy.
 WITHIN_S = 90.0
@@ -149,11 +151,12 @@ def faulty_fleet(
 ) -> Iterator[FaultyFleet]:
     """A running daemon that has brought the first release everywhere. `real` names the cluster behind the proxy;
     without `jobs` the application is the ConfigMap alone, for the operator's model does not live through outages."""
+    install(plane, CLUSTER_ACCESS, FLEET)
     with FaultProxy(plane.url, plane.ca_file) as proxy:
-        path = proxy.write_kubeconfig(directory / "through-proxy.yaml", token=token or plane.tokens[ADMINISTRATOR])
+        path = proxy.write_kubeconfig(directory / "through-proxy.yaml", token=token or daemon_token(plane))
         text = application(namespace) if jobs else WITHOUT_JOBS.replace("NAMESPACE", namespace)
         with (
-            LiveFleet(directory, list(names), app=text, real={real: path}) as fleet,
+            LiveFleet(directory, list(names), app=text, real={real: path}, impersonate={}) as fleet,
             RealOperator(plane, namespace) if jobs else nullcontext(),
         ):
             fleet.commit("orders:1")

@@ -131,11 +131,15 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+def daemon_token(plane: ControlPlane) -> str:
+    """A token of the daemon's service account."""
+    return plane.service_account_token(*DAEMON.split(":")[2:])
+
+
 def daemon_kubeconfig(plane: ControlPlane, path: Path) -> Path:
     """A kubeconfig of the daemon's service account, written to `path`."""
-    token = plane.service_account_token(*DAEMON.split(":")[2:])
     authority = json.loads(plane.kubeconfig.read_text())["clusters"][0]["cluster"]["certificate-authority-data"]
-    write_kubeconfig(path, plane.url, "reconciler", token, {"certificate-authority-data": authority})
+    write_kubeconfig(path, plane.url, "reconciler", daemon_token(plane), {"certificate-authority-data": authority})
     return path
 
 
