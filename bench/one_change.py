@@ -2,7 +2,8 @@
 
 All fleets run at the same time, each with a daemon of its own, and are changed in turn, so that they meet the same
 machine. The tick is what a webhook would do: the daemon is told to look at Git. What is waited for is the last of the
-application's four objects, as the API server answered it.
+application's four objects, as the API server answered it. The goals are for directories of teams; a fleet whose files
+all lie in one directory stands beside.
 """
 
 from __future__ import annotations
@@ -37,23 +38,24 @@ def once(setup: Setup, number: int) -> dict[str, float]:
 
 
 def measure(stage: Stage, sizes: tuple[int, ...], clusters: int, commits: int) -> dict[str, Any]:
-    """All fleets, changed in turn."""
-    setups = {size: stage.set_up(size, min(size, clusters)) for size in sizes}
-    installed = {size: setup.install() for size, setup in setups.items()}
-    samples: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
+    """All fleets, changed in turn; results by size, and of the largest in one directory."""
+    setups = {str(size): stage.set_up(size, min(size, clusters)) for size in sizes}
+    setups[f"{sizes[-1]} in one directory"] = stage.set_up(sizes[-1], clusters, team=sizes[-1])
+    installed = {name: setup.install() for name, setup in setups.items()}
+    samples: dict[str, list[dict[str, float]]] = {name: [] for name in setups}
     for commit in range(commits + 1):
-        for size, setup in setups.items():
+        for name, setup in setups.items():
             # Spread over the applications that have all four objects.
-            sample = once(setup, (commit * 7) % min(size, setup.fleet.full_max))
+            sample = once(setup, (commit * 7) % min(setup.fleet.applications, setup.fleet.full_max))
             if commit > 0:
-                samples[size].append(sample)
+                samples[name].append(sample)
     for setup in setups.values():
         setup.daemon.stop()
     found: dict[str, Any] = {}
-    for size, values in samples.items():
+    for name, values in samples.items():
         times = [sample["applied_s"] for sample in values]
-        found[str(size)] = {
-            "install": installed[size],
+        found[name] = {
+            "install": installed[name],
             "p50_s": percentile(times, 0.5),
             "p95_s": percentile(times, 0.95),
             "cpu_s_median": percentile([sample["cpu_s"] for sample in values], 0.5),

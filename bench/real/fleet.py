@@ -1,4 +1,5 @@
-"""The fleet that is measured with: applications like real ones, in a real Git repository, one file each.
+"""The fleet that is measured with: applications like real ones, in a real Git repository, one file each in the
+directory of its team.
 
 An application is four objects on one cluster: a FlinkDeployment of about 4 KB, a ConfigMap, a Service and a
 ServiceAccount; a commit that changes it changes all four. Gates are off: the rollout policy has one wave without a
@@ -23,6 +24,8 @@ from tests.integration.git_repository import GitRepository
 
 #: So many applications of a fleet have four objects; what is beyond has one.
 FULL_MAX = 1_000
+#: So many applications lie in the directory of a team.
+TEAM = 100
 FULL_OBJECTS = 4
 FLEET = """\
 apiVersion: reconciler.dev/v1alpha1
@@ -131,7 +134,7 @@ def objects_of(number: int, tag: int, full: bool) -> list[dict[str, Any]]:
 
 class BenchFleet:
     """A repository and what it declares. `silent` clusters get as many applications each as the others, beyond
-    `applications`: `out_of_reach` of them together."""
+    `applications`: `out_of_reach` of them together. A directory holds `team` applications."""
 
     def __init__(
         self,
@@ -140,6 +143,7 @@ class BenchFleet:
         clusters: Sequence[str],
         silent: Sequence[str] = (),
         full_max: int = FULL_MAX,
+        team: int = TEAM,
     ) -> None:
         self.repository = GitRepository(path)
         self.applications = applications
@@ -149,6 +153,7 @@ class BenchFleet:
         #: How often each application was changed; those that are not in Git yet are missing.
         self.tags: dict[int, int] = {}
         self.full_max = full_max
+        self.team = team
         files = {"fleet.yaml": FLEET, "policies/open.yaml": POLICY}
         for name in sorted({*clusters, *silent}):
             files[f"clusters/{name}.yaml"] = CLUSTER.replace("NAME", name)
@@ -186,8 +191,11 @@ class BenchFleet:
         """Commit that these applications have these tags now; the moment at which the ref had moved, in wall-clock
         seconds."""
         self.tags.update(tags)
-        self._write({f"apps/{name_of(number)}.yaml": self._document(number) for number in tags})
+        self._write({self._path(number): self._document(number) for number in tags})
         return time.time()
+
+    def _path(self, number: int) -> str:
+        return f"apps/team-{number // self.team:03d}/{name_of(number)}.yaml"
 
     def _document(self, number: int) -> str:
         cluster = self.cluster_of(number)

@@ -19,7 +19,7 @@ from typing import Any, Self
 from bench.real import clusters as simulated
 from bench.real.clusters import SimulatedClusters
 from bench.real.daemon import AGENT, Daemon
-from bench.real.fleet import FULL_MAX, BenchFleet, name_of
+from bench.real.fleet import FULL_MAX, TEAM, BenchFleet, name_of
 from bench.real.plane import Exchange, Plane
 
 #: Whatever does not come within this time per object counts as never.
@@ -109,17 +109,24 @@ class Stage:
         self._stack.close()
 
     def set_up(
-        self, applications: int, clusters: int = 1, *, silent: int = 0, full_max: int = FULL_MAX, **settings: str
+        self,
+        applications: int,
+        clusters: int = 1,
+        *,
+        silent: int = 0,
+        full_max: int = FULL_MAX,
+        team: int = TEAM,
+        **settings: str,
     ) -> Setup:
         """A fleet on clusters of its own, and a daemon that is not started yet; beside them
-        `silent` clusters that answer nothing."""
+        `silent` clusters that answer nothing. `team` applications lie in one directory."""
         number = self.plane.next_setup()
         directory = self.directory / f"setup-{number}"
         directory.mkdir()
         names = [f"s{number}-{name}" for name in simulated.names(clusters + silent)]
         answering, quiet = names[:clusters], names[clusters:]
         seen = self._stack.enter_context(SimulatedClusters(self.plane, directory, names, quiet))
-        fleet = BenchFleet(directory / "fleet.git", applications, answering, quiet, full_max)
+        fleet = BenchFleet(directory / "fleet.git", applications, answering, quiet, full_max, team)
         daemon = Daemon(directory, fleet.url, seen.kubeconfigs, **settings)
         self._stack.callback(daemon.stop)
         return Setup(self.plane, seen, fleet, daemon)
