@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from reconciler.core.packed import pack, unpack
+from reconciler.core.packed import common, pack, unpack
 from reconciler.core.problems import Problem, Severity
 from reconciler.core.values import strictly_equal
 from reconciler.core.yaml_scalars import ScalarError, is_integer, json_number, resolve
@@ -55,10 +55,11 @@ _CONTENT_AFTER_SEPARATOR = re.compile(r"^---[ \t]*[^ \t\r\n#].*$", re.MULTILINE)
 class Document:
     """One YAML document: plain JSON values, never to be changed, and where each of them stands."""
 
-    __slots__ = ("_content", "file")
+    __slots__ = ("_content", "_sort", "file")
 
     def __init__(self, file: str, value: Any, marks: array[int]) -> None:
         self.file = file
+        self._sort = ""
         self._content: tuple[Any, array[int]] | bytes = (value, marks)
 
     @property
@@ -70,13 +71,14 @@ class Document:
         """The same document in less memory: it is unpacked whenever it is looked at."""
         value, marks = self._value_and_marks()
         found = Document(self.file, None, marks)
-        found._content = pack((value, marks.typecode, marks.tobytes()))
+        found._sort = common(f"document {value.get('kind') if isinstance(value, dict) else ''}")
+        found._content = pack((value, marks.typecode, marks.tobytes()), found._sort)
         return found
 
     def _value_and_marks(self) -> tuple[Any, array[int]]:
         if isinstance(self._content, tuple):
             return self._content
-        value, typecode, marks = unpack(self._content)
+        value, typecode, marks = unpack(self._content, self._sort)
         return value, array(typecode, marks)
 
     def __eq__(self, other: object) -> bool:

@@ -42,7 +42,7 @@ from reconciler.shell.tls_buffers import shrink_tls_buffers
 from reconciler.shell.transport import Request, Response, Stream, TransportError
 
 CONNECTIONS_PER_CLUSTER = 12
-#: Of one answer. The largest is a page of LIST_PAGE_OBJECTS (500) objects, which may have 130 KiB each on average.
+#: Of one answer. The largest is a page of LIST_PAGE_OBJECTS (100) objects, which may have 650 KiB each on average.
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_LINE_BYTES = 16 * 1024 * 1024
 UNQUOTED_IN_PATH = "/:@!$&'()*+,;=~-._"

@@ -45,6 +45,15 @@ class SentRelease:
         return self.digest if self.rules == DEFAULT_RULES else f"{self.digest}/{digest_of(self.rules.as_text())}"
 
 
+class _Objects(PackedMap[ObjectKey, Manifest]):
+    """The objects of a release as they are sent. Those of one kind are alike."""
+
+    __slots__ = ()
+
+    def _sort(self, key: ObjectKey) -> str:
+        return f"sent {key.group}/{key.kind}"
+
+
 class Releases:
     """A bounded cache of stamped releases by digest, packed: a release never changes."""
 
@@ -66,7 +75,7 @@ class Releases:
         parsed = rules_from_text(rules)
         by_object = rules_by_object(parsed, release.objects)
         former = owner_hash(self._installation, source, parsed.former) if parsed.former else ""
-        sent = SentRelease(digest, release.application, owner, PackedMap(objects), source, parsed, by_object, former)
+        sent = SentRelease(digest, release.application, owner, _Objects(objects), source, parsed, by_object, former)
         self._cache[source, digest, rules] = sent
         while len(self._cache) > RELEASES_MAX:
             self._cache.popitem(last=False)

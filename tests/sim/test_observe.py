@@ -199,7 +199,7 @@ async def test_many_changes_are_one_list() -> None:
     async with observing(api) as world:
         await asyncio.sleep(1)
         api.mute_watches = True
-        for number in range(200):
+        for number in range(90):
             api.put(f"a{number}", {"k": number})
         await asyncio.sleep(15)
         world.assert_true_to_the_cluster()

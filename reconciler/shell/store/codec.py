@@ -1,8 +1,9 @@
 """Values to rows and back, for the values that are not plain columns.
 
 Plans, releases and messages are stored as canonical JSON, so that equal values are equal bytes. Decoding is a pure
-function of what is stored: a Decoder remembers the last results by the bytes or the row they were made of, and so can
-never return what is not in the database, whatever was rolled back or collected.
+function of what is stored: a Decoder remembers the last results by the bytes they were made of, and so can never return
+what is not in the database, whatever was rolled back or collected. What names an object or a target stands in many rows
+and is one string in memory for all of them (`sys.intern`).
 
     >>> decode_plan(encode_plan(plan)) == plan
     True
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -35,9 +37,6 @@ from reconciler.core.model import (
 
 #: Plans and releases that a store keeps decoded. A plan of one application is about 1 KB, a release about 20 KB.
 PLANS_CACHED = 128
-#: Rows of the inventory, and of intents, that a store keeps decoded: a lane reads all of its cluster's whenever
-#: something was done there, and few of them have changed. About 1 KB each.
-ROWS_CACHED = 4096
 RELEASES_CACHED = 256
 
 
@@ -88,6 +87,16 @@ def reason_columns(reason: Reason | None) -> dict[str, str | None]:
 def key_columns(key: ObjectKey) -> dict[str, str]:
     """The four columns of an object's key."""
     return {"api_group": key.group, "kind": key.kind, "namespace": key.namespace, "name": key.name}
+
+
+def target_of(application: str, cluster: str) -> Target:
+    """The target that two columns name."""
+    return Target(sys.intern(application), sys.intern(cluster))
+
+
+def key_of(group: str, kind: str, namespace: str, name: str) -> ObjectKey:
+    """The object that four columns name."""
+    return ObjectKey(sys.intern(group), sys.intern(kind), sys.intern(namespace), sys.intern(name))
 
 
 def target_columns(target: Target) -> dict[str, str]:
@@ -168,11 +177,11 @@ def decode_item(row: tuple[Any, ...]) -> InventoryItem:
     """An item of the inventory from all columns of its table, in their order."""
     cluster, application, group, kind, namespace, name, api_version, phase, uid, generation = row
     return InventoryItem(
-        Target(application, cluster),
-        ObjectKey(group, kind, namespace, name),
-        api_version,
+        target_of(application, cluster),
+        key_of(group, kind, namespace, name),
+        sys.intern(api_version),
         _PHASES[phase],
-        uid,
+        sys.intern(uid),
         generation,
     )
 
@@ -183,13 +192,13 @@ def decode_intent(row: tuple[Any, ...]) -> Intent:
     digest, attempt, place, epoch, state, code, message = rest
     return Intent(
         id=identity,
-        owner=owner,
-        purpose=purpose,
-        target=Target(application, cluster),
+        owner=sys.intern(owner),
+        purpose=sys.intern(purpose),
+        target=target_of(application, cluster),
         verb=_VERBS[verb],
-        key=ObjectKey(group, kind, namespace, name),
-        api_version=api_version,
-        digest=digest,
+        key=key_of(group, kind, namespace, name),
+        api_version=sys.intern(api_version),
+        digest=sys.intern(digest),
         attempt=attempt,
         order=place,
         epoch=epoch,
@@ -203,7 +212,5 @@ class Decoder:
     be changed. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self.item = functools.lru_cache(ROWS_CACHED)(decode_item)
-        self.intent = functools.lru_cache(ROWS_CACHED)(decode_intent)
         self.plan = functools.lru_cache(PLANS_CACHED)(decode_plan)
         self.objects = functools.lru_cache(RELEASES_CACHED)(decode_objects)

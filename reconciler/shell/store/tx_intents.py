@@ -114,21 +114,21 @@ class IntentsTx(TxBase):
     ) -> list[Intent]:
         wanted = {"cluster": cluster, "owner": owner, "application": application}
         given = {name: value for name, value in wanted.items() if value is not None}
-        return list(map(self._decoder.intent, self._tuples(_intents_where(tuple(sorted(given)), pending), given)))
+        return list(map(codec.decode_intent, self._tuples(_intents_where(tuple(sorted(given)), pending), given)))
 
     def pending_counts(self, application: str) -> dict[Target, int]:
         rows = self._tuples(_PENDING_COUNTS, {"application": application})
-        return {Target(application, cluster): count for cluster, count in rows}
+        return {codec.target_of(application, cluster): count for cluster, count in rows}
 
     def unfinished_intents(self, owner: str) -> list[Intent]:
-        return list(map(self._decoder.intent, self._tuples(_UNFINISHED, {"owner": owner})))
+        return list(map(codec.decode_intent, self._tuples(_UNFINISHED, {"owner": owner})))
 
     def failed_prunes(self, application: str) -> list[Intent]:
-        return list(map(self._decoder.intent, self._tuples(_FAILED_PRUNES, {"application": application})))
+        return list(map(codec.decode_intent, self._tuples(_FAILED_PRUNES, {"application": application})))
 
     def intent(self, intent_id: str) -> Intent | None:
         rows = self._tuples(_INTENT, {"id": intent_id})
-        return self._decoder.intent(rows[0]) if rows else None
+        return codec.decode_intent(rows[0]) if rows else None
 
     def put_intents(self, intents: Sequence[Intent]) -> None:
         """The intents of one call are committed in their `order`, those of later calls after them."""
@@ -168,7 +168,7 @@ class IntentsTx(TxBase):
 
     def _intents_among(self, ids: list[str]) -> dict[str, Intent]:
         rows = self._tuples(_INTENTS_AMONG, {"ids": codec.encode_strings(tuple(ids))}) if ids else []
-        return {intent.id: intent for intent in map(self._decoder.intent, rows)}
+        return {intent.id: intent for intent in map(codec.decode_intent, rows)}
 
     def _learn(self, intent: Intent, result: IntentResult) -> Iterator[tuple[Prepared, Parameters]]:
         """How `result` brings what it says of the object into the inventory: statements with their parameters.

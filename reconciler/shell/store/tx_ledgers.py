@@ -54,7 +54,7 @@ class LedgersTx(TxBase):
             job_id,
             restarts,
         ) in self._tuples(_FACTS, {"cluster": cluster}):
-            key = (Target(application, cluster), ObjectKey(group, kind, namespace, name))
+            key = (codec.target_of(application, cluster), codec.key_of(group, kind, namespace, name))
             found[key] = Facts(state, since_s, codec.decode_numbers(transitions_s), job_id, restarts)
         return found
 

@@ -279,7 +279,7 @@ def _target_row(row: Any) -> RolloutTarget:
     changed, rolling, attempt, bake_s, bake_resets, progress_s, *rest = rest
     observed_at, observed_boot, job_ids, restarts, superseding, started_wall, healthy_wall, baked_wall = rest
     return RolloutTarget(
-        Target(application, cluster),
+        codec.target_of(application, cluster),
         wave,
         to_digest,
         from_digest,

@@ -186,14 +186,14 @@ class SourcesTx(TxBase):
             self._run(statement, {"old": old, "new": new})
 
     def inventory(self, target: Target) -> list[InventoryItem]:
-        return list(map(self._decoder.item, self._tuples(_INVENTORY, codec.target_columns(target))))
+        return list(map(codec.decode_item, self._tuples(_INVENTORY, codec.target_columns(target))))
 
     def inventory_of_cluster(self, cluster: str) -> list[InventoryItem]:
-        return list(map(self._decoder.item, self._tuples(_INVENTORY_OF_CLUSTER, {"cluster": cluster})))
+        return list(map(codec.decode_item, self._tuples(_INVENTORY_OF_CLUSTER, {"cluster": cluster})))
 
     def inventory_sizes(self, application: str) -> dict[Target, int]:
         rows = self._tuples(_INVENTORY_SIZES, {"application": application})
-        return {Target(application, cluster): count for cluster, count in rows}
+        return {codec.target_of(application, cluster): count for cluster, count in rows}
 
     def put_inventory(self, items: Sequence[InventoryItem]) -> None:
         rows = [
@@ -216,4 +216,4 @@ class SourcesTx(TxBase):
 
 def _assignment(row: Any) -> Assignment:
     application, cluster, digest, *rest = row
-    return Assignment(Target(application, cluster), digest or "", *rest)
+    return Assignment(codec.target_of(application, cluster), digest or "", *rest)
