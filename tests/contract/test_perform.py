@@ -302,6 +302,31 @@ def test_a_sole_owner_does_not_delete_what_it_ignores(hand: Hand) -> None:
     assert said(hand.apply(config_map(a="3", b="2"))) == ("unchanged", None)
 
 
+def test_an_ignored_field_stays_when_git_drops_it(hand: Hand) -> None:
+    """In the commit that ignores it, or in a later one: it is somebody else's, and we are still its only owner."""
+    assert said(hand.apply(config_map(a="1", b="1"))) == ("done", None)
+    hand.rule = ignoring("data.a")
+    assert said(hand.apply(config_map(b="2"))) == ("done", None)
+    assert read(hand.api)["data"] == {"a": "1", "b": "2"}
+    assert said(hand.apply(config_map(b="2"))) == ("unchanged", None)
+    by_hand(hand.api, {"data": {"a": "9"}})
+    assert said(hand.apply(config_map(b="3"))) == ("done", None)
+    assert read(hand.api)["data"] == {"a": "9", "b": "3"}
+    hand.rule = None
+    assert said(hand.apply(config_map(b="3"))) == ("unchanged", None)  # it is not ours any more
+
+
+def test_replicas_stay_when_an_autoscaler_comes_in_their_place(hand: Hand) -> None:
+    """Before it has written anything they are still ours, and would fall to one."""
+    template = {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "main", "image": "a:1"}]}}
+    spec = {"selector": {"matchLabels": {"app": "a"}}, "template": template}
+    web: Manifest = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}, "spec": spec}
+    assert said(hand.apply({**web, "spec": {**spec, "replicas": 5}})) == ("done", None)
+    hand.rule = ignoring("/spec/replicas")
+    assert said(hand.apply(web))[0] in ("done", "unchanged")
+    assert read(hand.api, "deployments")["spec"]["replicas"] == 5
+
+
 def test_a_write_made_of_live_values_fits_that_version_only(hand: Hand) -> None:
     """Somebody changes the ignored field between our read and our write: it is not set back."""
     hand.rule = ignoring("data.a")
