@@ -104,9 +104,12 @@ def _repair(
 ) -> Step | Wait | None:
     target = assignment.target
     summary, cluster = seen.intents.get(target), seen.clusters.get(target.cluster)
-    if verdict.sync not in (Sync.DIFFERS, Sync.MISSING) or (summary is not None and summary.pending):
-        return None
     if cluster is None or cluster.suspended or cluster.unreachable(now):
+        return None
+    held = next((part.reason for part in verdict.objects if part.reason.code == "FinalizersHold"), None)
+    if held is not None:
+        return Wait(str(target), held)  # it is made again once it is gone, and who keeps it from that is told
+    if verdict.sync not in (Sync.DIFFERS, Sync.MISSING) or (summary is not None and summary.pending):
         return None
     if verdict.disabled:
         return Wait(str(target), Reason("ReconcileDisabled", "a live object says reconciler.dev/reconcile: disabled"))

@@ -174,7 +174,8 @@ class _Doing:
             return await self._create(wanted.manifest)
         self.seen.observed(live)
         if live["metadata"].get("deletionTimestamp"):
-            return _terminating(intent, "; it is created again once it is gone")
+            held = finalizers_hold(live, self.now_wall)
+            return Later(held) if held is not None else _terminating(intent, "; it is created again once it is gone")
         if not is_ours(live, wanted.item, wanted.owner, wanted.former_owner):
             return await self._adopt(live)
         return await self._update(live, force=wanted.rules.conflicts == "force")
