@@ -147,7 +147,7 @@ def _conflict(verdict: TargetVerdict, refused: Mapping[ObjectKey, Reason]) -> tu
         if name:
             message = (
                 f"{reason.message}. It is left alone: let that manager give them up, or say conflicts: force; "
-                f"then `reconciler sync` tries again"
+                f"`reconciler sync` tries again"
             )
             return name, Reason(reason.code, clean_text(message, CONTESTED_LENGTH_MAX))
     return "", None

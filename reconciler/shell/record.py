@@ -170,6 +170,13 @@ def _record_contested(tx: Tx, source: str, action: Contested, now: Now) -> None:
         settle_contest(tx, assignment, now)
 
 
+def settle_contests(tx: Tx, application: str, now: Now) -> None:
+    """A person, or Git, has decided who is right about what was fought over on the targets of `application`."""
+    for assignment in tx.assignments(application=application):
+        if assignment.contested:
+            settle_contest(tx, assignment, now)
+
+
 def settle_contest(tx: Tx, assignment: Assignment, now: Now) -> None:
     """The fight is over: what it had spent is given back, and no repair in a row is left of it, so that the next is the
     first."""
