@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 from reconciler.core.actions import Alert, Apply, Contested, Cost, Step, Wait
+from reconciler.core.judge import DRIFTED_MAX
 from reconciler.core.model import Assignment, Now, ObjectKey, Reason, RolloutTarget, Sync, Target, TargetVerdict
 from reconciler.core.observation import Observation
 from reconciler.core.values import clean_text
@@ -94,9 +95,12 @@ def decide_heal(
 
 
 def _fight_is_over(assignment: Assignment, verdict: TargetVerdict) -> bool:
-    """True if the field that was fought over is certainly right, whatever else differs."""
+    """True if the field that was fought over is certainly right, whatever else differs: where more differs of its object
+    than is named, it may be among the rest."""
+    name = assignment.contested
     known = all(each in _CERTAIN for each in (verdict.sync, *(part.sync for part in verdict.objects)))
-    return bool(assignment.contested) and known and assignment.contested not in _names(verdict)
+    cut = any(len(part.drifted) >= DRIFTED_MAX and name.startswith(f"{part.key}: ") for part in verdict.objects)
+    return bool(name) and known and not cut and name not in _names(verdict)
 
 
 def _repair(

@@ -253,6 +253,19 @@ def test_a_fight_is_not_over_while_its_object_is_in_doubt(sync: Sync) -> None:
     assert heal(fought, verdict("c0", OLD, 1000.0, sync=sync)) is None
 
 
+@pytest.mark.parametrize(("others", "over"), [(0, True), (15, True), (16, False)])
+def test_a_fight_is_not_over_because_more_differs_than_is_named(others: int, over: bool) -> None:
+    """So many fields are named of an object, and the one that is fought over may be among the rest."""
+    found = drifted()
+    names = tuple(f"data.other{number:02}" for number in range(others)) or ("data.other",)
+    many = replace(found, objects=(replace(found.objects[0], drifted=names), found.objects[1]))
+    answer = heal(replace(ASSIGNED, contested=FIELD), many)
+    assert isinstance(answer, Step if over else Wait)
+    # What is cut of another object hides nothing of this one.
+    elsewhere = replace(ASSIGNED, contested="FlinkDeployment.flink.apache.org orders/orders: spec.image")
+    assert isinstance(heal(elsewhere, many), Step)
+
+
 def test_owners_only_is_not_fought_over() -> None:
     step = heal(found=drifted(ownership_only=True), heals={FIELD: 9})
     assert isinstance(step, Step)
