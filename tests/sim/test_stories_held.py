@@ -22,7 +22,9 @@ def test_who_holds_a_deleted_object_is_told_after_the_deadline() -> None:
         await stage.world.sleep(200)
         assert stage.waits("app0") == {"sim/app0@c1": "FinalizersHold"}
         assert "held by example.org/hold: whoever runs that has to let it go" in stage.why("app0")
-        assert stage.config("app0", "c1")["metadata"]["finalizers"] == ["example.org/hold"]
+        held = stage.config("app0", "c1")
+        assert held is not None
+        assert held["metadata"]["finalizers"] == ["example.org/hold"]
         cluster.edit("", "ConfigMap", "app0", "app0-0", {"metadata": {"finalizers": None}})
         await stage.world.sleep(60)
         again = stage.config("app0", "c1")
