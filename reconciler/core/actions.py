@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from reconciler.core.model import InventoryItem, Reason, Rollout, RolloutTarget, Target
+from reconciler.core.model import InventoryItem, ObjectKey, Reason, Rollout, RolloutTarget, Target
 
 
 @dataclass(frozen=True, slots=True)
 class Apply:
     """Assign `digest` to `target` and write every object of that release that is not in sync. `purpose` is start,
     rollback or heal; a heal assigns nothing new, and `streak` says which heal in a row it is. `attempt` makes the
-    intents' identities. Older intents of the target that are still pending are abandoned."""
+    intents' identities; `without` are objects that are left alone. Older intents of the target that are still pending
+    are abandoned."""
 
     target: Target
     digest: str
@@ -25,6 +26,7 @@ class Apply:
     attempt: int
     revision: str = ""
     streak: int = 0
+    without: tuple[ObjectKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,10 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Contested:
-    """Record that `field` of `target` is fought over: it is not repaired any more. "": it is in sync again."""
+    """Record that `fields` of `target`, and no others, are fought over: what they are on is not repaired any more."""
 
     target: Target
-    field: str
+    fields: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

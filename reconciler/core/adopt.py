@@ -3,7 +3,8 @@
 Whoever made it left a record of what it had set. If we only applied over it, what the old tool had set and Git does not
 declare would stay for ever, owned by nobody who still runs. So the records of tools that only act when they are called
 are folded into ours by one guarded write, and the apply that follows removes what Git does not declare. What somebody
-else still looks after is never taken: two reconcilers would undo each other's work for ever.
+else still looks after is never taken: two reconcilers would undo each other's work for ever. And what is not taken over
+keeps its record: the server is asked by a dry-run, before anything is written, who would hold our fields.
 
     refusal(live, "ifUnowned", owner)     # None, or why not
     folded(live, "apps/v1")               # the new managedFields, None if there is nothing to fold
@@ -11,7 +12,7 @@ else still looks after is never taken: two reconcilers would undo each other's w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from reconciler.core.health_common import metadata_of
@@ -105,6 +106,15 @@ def folded(live: Manifest, api_version: str, manager: str = FIELD_MANAGER) -> li
         "fieldsV1": fields,
     }
     return [entry, *kept]
+
+
+def unfolded_conflicts(
+    conflicts: Iterable[tuple[str, str]], fields: Iterable[Mapping[str, Any]]
+) -> list[tuple[str, str]]:
+    """Those of `conflicts` (manager, field path) that are left with the record `fields`: a manager that is folded, and
+    has no other entry there, holds nothing any more."""
+    left = {str(entry.get("manager")) for entry in fields}
+    return [each for each in conflicts if each[0] in left or each[0] not in FOLDED]
 
 
 def _union(one: FieldsV1, other: FieldsV1) -> FieldsV1:

@@ -29,8 +29,9 @@ from reconciler.core.observation import Observation
 BAKE_RESETS_MAX = 3
 #: A blocked target is tried again after its cluster was heard from for so long.
 BLOCKED_RETRY_S = 600.0
-#: Failures of a write that say the cluster cannot take this release at all: nothing of it is wrong elsewhere.
-BLOCKING_CODES = frozenset({"SchemaMismatch", "KindMissing"})
+#: Failures of a write that say the cluster cannot take this release yet: nothing of it is wrong elsewhere, and what it
+#: needs may come, with another application for one.
+BLOCKING_CODES = frozenset({"SchemaMismatch", "KindMissing", "NamespaceMissing"})
 #: A healthy target whose reason says this has nothing left to bake: its gates are not applicable.
 FINISHED_CODES = frozenset({"JobFinished", "Complete"})
 #: Kinds that run something: whether they are healthy shows only while they do.

@@ -131,6 +131,12 @@ def rules_of(properties: Mapping[str, Any], at: Path = ()) -> ApplyRules:
     )
 
 
+def takes_back_now(before: str, after: str) -> bool:
+    """True if a field that another manager holds may be taken back by the rules `after` (as text), and might not be by
+    `before`: Git has decided a fight."""
+    return (rules_from_text(before).conflicts, rules_from_text(after).conflicts) == ("fail", "force")
+
+
 def rules_by_object(rules: ApplyRules, objects: Iterable[Manifest]) -> dict[ObjectKey, ObjectRule]:
     """The rule of every object that has one: all that match are united, and an autoscaler in the release hands over the
     field that it writes."""

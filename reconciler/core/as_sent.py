@@ -1,9 +1,9 @@
 """What is sent for one object: the declared manifest, without what was handed over to others.
 
 A place that is ignored is declared once, when the object is created. From then on what is live is left alone: while we
-are its only owner we go on sending the live value, for a sole owner that stops sending a field deletes it, or lets it
-fall to its default; once another manager owns it, it is left out. Fields of a map and items of a keyed list or a set
-are told apart: each has its own owners.
+are its only owner we go on sending the live value, whether Git still declares one or not, for a sole owner that stops
+sending a field deletes it, or lets it fall to its default; once another manager owns it, it is left out. Fields of a
+map and items of a keyed list or a set are told apart: each has its own owners.
 
     as_sent(desired, live, ObjectRule(ignore=(parse_field_path("/spec/replicas"),)))
 
@@ -132,19 +132,29 @@ def _trees(entries: list[dict[str, Any]]) -> list[FieldsV1]:
 
 
 def _ignored(desired: Any, live: Any, steps: tuple[FieldStep, ...], owners: _Owners, *, flink: bool = False) -> Any:
-    """`desired` with what stands at `steps` as live has it, or left out."""
-    if not steps or (steps == (EVERY,) and isinstance(desired, dict | list)):
+    """`desired` with what stands at `steps` as live has it, or left out. Where nothing is declared (any more), what is
+    ours of it is sent all the same."""
+    if desired is _GONE and not owners.mine:
+        return _GONE
+    found = live if desired is _GONE else desired
+    if not steps or (steps == (EVERY,) and isinstance(found, dict | list)):
         return _as_live(desired, live, owners)
     if flink and steps[:2] == ("spec", "flinkConfiguration") and len(steps) > 2:
         return _flink_ignored(desired, live, steps, owners)
     step, rest = steps[0], steps[1:]
-    if isinstance(desired, dict):
-        names = list(desired) if step == EVERY else [step] if isinstance(step, str) and step in desired else []
-        found_in = live if isinstance(live, dict) else {}
-        changed = {name: _ignored(desired[name], found_in.get(name, _GONE), rest, owners.under(name)) for name in names}
-        return _with_members(desired, changed)
-    if isinstance(desired, list) and (step == EVERY or isinstance(step, Key)):
-        return _ignored_items(desired, live, step, rest, owners)
+    if isinstance(found, dict):
+        declared, there = ({} if desired is _GONE else desired), (live if isinstance(live, dict) else {})
+        names = (
+            dict.fromkeys([*declared, *owners.fields()]) if step == EVERY else [step] if isinstance(step, str) else []
+        )
+        changed = {
+            name: _ignored(declared.get(name, _GONE), there.get(name, _GONE), rest, owners.under(name))
+            for name in names
+        }
+        kept = _with_members(declared, changed)
+        return kept if kept or desired is not _GONE else _GONE
+    if isinstance(found, list) and (step == EVERY or isinstance(step, Key)):
+        return _ignored_items([] if desired is _GONE else desired, live, step, rest, owners)
     return desired
 
 
@@ -166,7 +176,36 @@ def _ignored_items(desired: list[Any], live: Any, step: FieldStep, rest: tuple[F
             value = item
         if value is not _GONE:
             items.append(value)
-    return _GONE if desired and not items else items
+    if not rest and isinstance(step, Key):
+        items = _with_dropped(items, desired, found, step, owners)
+    return items or _GONE
+
+
+def _with_dropped(
+    items: list[Any], desired: list[Any], live: list[dict[str, Any]], step: Key, owners: _Owners
+) -> list[Any]:
+    """`items` with those of ours that `step` names and Git does not declare any more, where they are in live: before
+    the first that follows there."""
+    names = owners.key_names()
+    declared = [owners.key(item) for item in desired]
+    unknown = [item for item, key in zip(desired, declared, strict=True) if key is None and isinstance(item, dict)]
+    at = [owners.key(item) if names else item for item in live]
+    result = list(items)
+    for index, item in enumerate(live):
+        key = key_of(item, names) if names else None
+        known = key is not None and key in declared
+        if known or not step.matches(item) or any(step.matches(other) for other in unknown):
+            continue
+        if key is not None:
+            below = owners.item(key)
+            value = _item_as_live(_GONE, item, names, below) if below.mine else _GONE
+        else:
+            value = item if owners.mine and not owners.others and not names else _GONE
+        if value is not _GONE:
+            later = at[index + 1 :]
+            places = (place for place, each in enumerate(result) if (owners.key(each) if names else each) in later)
+            result.insert(next(places, len(result)), value)
+    return result
 
 
 def _twin(
@@ -251,29 +290,33 @@ def _values_as_live(live: list[Any], owners: _Owners) -> list[Any]:
 def _flink_ignored(desired: Any, live: Any, steps: tuple[FieldStep, ...], owners: _Owners) -> Any:
     """A key of Flink's configuration is one name, however it is nested: it is looked for in the flat map."""
     spec = desired.get("spec")
-    configuration = spec.get("flinkConfiguration") if isinstance(spec, dict) else None
+    configuration = spec.get("flinkConfiguration", {}) if isinstance(spec, dict) else None
     if not isinstance(configuration, dict):
         return desired
-    key = ".".join(step for step in steps[2:] if isinstance(step, str))
+    names = [step for step in steps[2:] if isinstance(step, str)]
+    key, is_one = ".".join(names), EVERY not in names and len(names) == len(steps) - 2
     live_spec = live.get("spec") if isinstance(live, dict) else None
-    found = live_spec.get("flinkConfiguration") if isinstance(live_spec, dict) else None
+    there = live_spec.get("flinkConfiguration") if isinstance(live_spec, dict) else None
+    found: dict[str, Any] = there if isinstance(there, dict) else {}
     below = owners.under("spec").under("flinkConfiguration")
-    if key not in configuration:
-        steps = steps[2:]
-        changed = _ignored(configuration, found if found is not None else {}, steps, below)
-    else:
-        flat = flatten(found)
-        literal = found.get(key, flat.get(key, _GONE)) if isinstance(found, dict) else _GONE
+    if key in configuration:
+        literal = found.get(key, flatten(found).get(key, _GONE))
         changed = _with_members(configuration, {key: _as_live(configuration[key], literal, below.under(key))})
+    else:
+        changed = _ignored(configuration, found, tuple(key.split(".")) if is_one else steps[2:], below)
+        at = below.under(key)
+        if is_one and key in found and at.mine:
+            changed = _with_members({} if changed is _GONE else changed, {key: _as_live(_GONE, found[key], at)})
+    if not changed and "flinkConfiguration" not in spec:
+        return desired
     return _with_members(desired, {"spec": _with_members(spec, {"flinkConfiguration": changed})})
 
 
 def _with_members(whole: dict[str, Any], members: dict[str, Any]) -> Any:
-    """A copy of `whole` with `members` replaced or left out; a map that loses its last member is left out itself."""
-    if not members or all(members[name] is whole[name] for name in members):
+    """A copy of `whole` with `members` replaced, added or left out; a map that loses its last member is left out."""
+    if all(value is whole.get(name, _GONE) for name, value in members.items()):
         return whole
-    kept = {name: members.get(name, value) for name, value in whole.items()}
-    kept = {name: value for name, value in kept.items() if value is not _GONE}
+    kept = {name: value for name, value in {**whole, **members}.items() if value is not _GONE}
     return kept if kept or not whole else _GONE
 
 

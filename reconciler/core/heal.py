@@ -3,7 +3,8 @@
 Never to Git's tip: what a halted, paused or not yet reached target is to have is what was assigned to it. Used by a
 rollout for its targets and by a source for those in no active rollout, so that the rule stands in one place. Whoever
 writes a field three times against us is not fought for ever: it is Contested, and people decide. So it is at once where
-the server names who holds it and we are not to overrule anybody (FieldConflict).
+the server names who holds it and we are not to overrule anybody (FieldConflict). The object of such a field is left
+alone; the others of its target are repaired as ever.
 
     drift seen -> (may we? fought over? backoff over?) -> Step(Apply(purpose="heal")) | Wait("HealBackoff", until)
 """
@@ -15,6 +16,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 from reconciler.core.actions import Alert, Apply, Contested, Cost, Step, Wait
+from reconciler.core.judge import DRIFTED_MAX
 from reconciler.core.model import Assignment, Now, ObjectKey, Reason, RolloutTarget, Sync, Target, TargetVerdict
 from reconciler.core.observation import Observation
 from reconciler.core.values import clean_text
@@ -74,7 +76,18 @@ def drifted_fields(verdict: TargetVerdict, of: Collection[ObjectKey] | None = No
 def _names(verdict: TargetVerdict, of: Collection[ObjectKey] | None = None) -> Iterator[str]:
     """Of what is not recorded as ours, and right, nothing differs: nobody fights over that."""
     parts = (part for part in verdict.objects if not part.ownership_only and (of is None or part.key in of))
-    return (f"{part.key}: {name}" if name else str(part.key) for part in parts for name in part.drifted)
+    names = (f"{part.key}: {name}" if name else str(part.key) for part in parts for name in part.drifted)
+    return (" ".join(name.splitlines()) for name in names)
+
+
+def fought_over(assignment: Assignment) -> tuple[str, ...]:
+    """The fields for which the repairs were given up, each with its object."""
+    return tuple(assignment.contested.splitlines())
+
+
+def _is_on(name: str, key: ObjectKey) -> bool:
+    """True if the field `name` is one of the object `key`."""
+    return name == str(key) or name.startswith(f"{key}: ")
 
 
 def decide_heal(
@@ -86,17 +99,21 @@ def decide_heal(
     verdict = seen.verdicts.get(target)
     if verdict is None or not assignment.digest or verdict.digest != assignment.digest:
         return None
-    if not _fight_is_over(assignment, verdict):
+    fought = fought_over(assignment)
+    left = tuple(name for name in fought if not _is_right(name, verdict))
+    if left == fought:
         return _repair(assignment, verdict, seen, now, row)
-    found = _repair(replace(assignment, contested="", heal_streak=0), verdict, seen, now, row)
-    over = Contested(target, "")
+    found = _repair(replace(assignment, contested="\n".join(left), heal_streak=0), verdict, seen, now, row)
+    over = Contested(target, left)
     return replace(found, actions=(over, *found.actions)) if isinstance(found, Step) else Step(target, None, (over,))
 
 
-def _fight_is_over(assignment: Assignment, verdict: TargetVerdict) -> bool:
-    """True if the field that was fought over is certainly right, whatever else differs."""
+def _is_right(name: str, verdict: TargetVerdict) -> bool:
+    """True if the field that was fought over is certainly right, whatever else differs: where more differs of its
+    object than is named, it may be among the rest."""
     known = all(each in _CERTAIN for each in (verdict.sync, *(part.sync for part in verdict.objects)))
-    return bool(assignment.contested) and known and assignment.contested not in _names(verdict)
+    cut = any(len(part.drifted) >= DRIFTED_MAX and _is_on(name, part.key) for part in verdict.objects)
+    return known and not cut and name not in _names(verdict)
 
 
 def _repair(
@@ -104,9 +121,12 @@ def _repair(
 ) -> Step | Wait | None:
     target = assignment.target
     summary, cluster = seen.intents.get(target), seen.clusters.get(target.cluster)
-    if verdict.sync not in (Sync.DIFFERS, Sync.MISSING) or (summary is not None and summary.pending):
-        return None
     if cluster is None or cluster.suspended or cluster.unreachable(now):
+        return None
+    held = next((part.reason for part in verdict.objects if part.reason.code == "FinalizersHold"), None)
+    if held is not None:
+        return Wait(str(target), held)  # it is made again once it is gone, and who keeps it from that is told
+    if verdict.sync not in (Sync.DIFFERS, Sync.MISSING) or (summary is not None and summary.pending):
         return None
     if verdict.disabled:
         return Wait(str(target), Reason("ReconcileDisabled", "a live object says reconciler.dev/reconcile: disabled"))
@@ -114,21 +134,26 @@ def _repair(
         message = "live differs from the assigned release, and its policy says selfHeal: false: it is only reported"
         return Wait(str(target), Reason("SelfHealOff", message))
     refused = seen.refused.get(target, {}) if assignment.heal_streak else {}
-    conflict = _conflict(verdict, refused)
-    fought_over = assignment.contested or conflict[0] or _fought_over(verdict, seen.heals.get(target, {}))
-    if fought_over:
-        return _given_up(assignment, fought_over, conflict[1] or _contested(verdict, fought_over))
+    fought = fought_over(assignment)
+    alone = tuple(part.key for part in verdict.objects if any(_is_on(name, part.key) for name in fought))
+    rest = replace(verdict, objects=tuple(part for part in verdict.objects if part.key not in alone))
+    name, conflict = _conflict(rest, refused)
+    name = name or _fought_over(rest, seen.heals.get(target, {}))
+    if name:
+        return _given_up(assignment, name, conflict or _contested(rest, name))
+    broken = [part for part in rest.objects if part.sync in (Sync.DIFFERS, Sync.MISSING)]
+    if fought and not broken:
+        return Wait(str(target), _left_alone(verdict, fought, refused))
     since = assignment.heal_at_s if assignment.heal_boot == now.boot else 0.0
     forgotten = now.monotonic - since > HEAL_FORGET_S
     streak = 0 if forgotten else assignment.heal_streak
     not_before = 0.0 if forgotten else heal_not_before_s(assignment, now)
     if now.monotonic < not_before:
         return Wait(str(target), _backoff(streak, refused), not_before)
-    broken = [part for part in verdict.objects if part.sync in (Sync.DIFFERS, Sync.MISSING)]
     disruptive = [part for part in broken if part.key.kind in RESTARTING_KINDS and not part.ownership_only]
-    heal = Apply(target, assignment.digest, "heal", assignment.heal_count + 1, assignment.revision, streak + 1)
+    heal = Apply(target, assignment.digest, "heal", assignment.heal_count + 1, assignment.revision, streak + 1, alone)
     # What changes owners only disrupts nothing: no restart, and a bake goes on.
-    return Step(target, None if is_ownership_only(verdict) else row, (heal,), Cost(restarts=1 if disruptive else 0))
+    return Step(target, None if is_ownership_only(rest) else row, (heal,), Cost(restarts=1 if disruptive else 0))
 
 
 def _fought_over(verdict: TargetVerdict, heals: Mapping[str, int]) -> str:
@@ -144,7 +169,7 @@ def _conflict(verdict: TargetVerdict, refused: Mapping[ObjectKey, Reason]) -> tu
         if name:
             message = (
                 f"{reason.message}. It is left alone: let that manager give them up, or say conflicts: force; "
-                f"then `reconciler sync` tries again"
+                f"`reconciler sync` tries again"
             )
             return name, Reason(reason.code, clean_text(message, CONTESTED_LENGTH_MAX))
     return "", None
@@ -169,11 +194,24 @@ def _contested(verdict: TargetVerdict, name: str) -> Reason:
     return Reason("Contested", clean_text(message, CONTESTED_LENGTH_MAX))
 
 
-def _given_up(assignment: Assignment, name: str, reason: Reason) -> Step | Wait:
-    """Leave the field alone, and tell people once."""
-    target = assignment.target
-    if assignment.contested:
-        return Wait(str(target), reason)
-    key = f"{target}/contested/{assignment.heal_count}"
+def _left_alone(verdict: TargetVerdict, fought: tuple[str, ...], refused: Mapping[ObjectKey, Reason]) -> Reason:
+    """What of the target is not repaired, when everything else is right."""
+    name, conflict = _conflict(verdict, refused)
+    if conflict is not None and name in fought:
+        return conflict
+    parts = [part for part in verdict.objects if any(_is_on(name, part.key) for name in fought)]
+    managers = sorted({manager for part in parts for manager in part.drifted_by})
+    more = f" and {len(fought) - 1} more" if len(fought) > 1 else ""
+    message = (
+        f"{fought[0]}{more} is fought over with {', '.join(managers) or 'another writer'}: it is left alone. Stop the "
+        f"other writer, or hand the field over with ignoreDifferences; `reconciler sync` tries again"
+    )
+    return Reason("Contested", clean_text(message, CONTESTED_LENGTH_MAX))
+
+
+def _given_up(assignment: Assignment, name: str, reason: Reason) -> Step:
+    """Leave the object of the field alone from now on, and tell people once."""
+    target, fought = assignment.target, fought_over(assignment)
+    key = f"{target}/contested/{assignment.heal_count}/{len(fought)}"
     alert = Alert(key, "alert", reason, target.application, (target,))
-    return Step(target, None, (Contested(target, name), alert))
+    return Step(target, None, (Contested(target, (*fought, name)), alert))

@@ -54,6 +54,7 @@ from reconciler.core.health_workloads import (
 )
 from reconciler.core.model import Facts, Health, Manifest, ObjectKey, Reason
 from reconciler.core.values import strictly_equal
+from reconciler.core.waits import finalizers_hold
 
 #: (group, kind) -> its function. Whoever is not listed is judged by standard conditions (health_conditions.py).
 HEALTH_FUNCTIONS: dict[tuple[str, str], HealthFunction] = {
@@ -144,7 +145,8 @@ def health(
     `custom` is the health policy that judges it instead of its kind's function."""
     metadata = metadata_of(manifest)
     if metadata.get("deletionTimestamp"):
-        return Health.PROGRESSING, Reason("Deleting", "it is being deleted"), entered(facts, "deleting", now_s)
+        reason = finalizers_hold(manifest, now_s) or Reason("Deleting", "it is being deleted")
+        return Health.PROGRESSING, reason, entered(facts, "deleting", now_s)
     key = ObjectKey.of(manifest)
     if (key.group, key.kind) not in _OWN_GENERATION:
         status, generation = map_at(manifest, "status"), number_at(metadata, "generation")

@@ -355,8 +355,8 @@ class Assignment:
     rollback goes; `revision` is the commit that the assigned release came from; `due` is the newest release whose wave
     passed while the target was unreachable. Heal state is kept beside it, so that a restart does not heal faster:
     `heal_count` in all, `heal_streak` in a row, the last of them at `heal_at_s` (Now.monotonic) of boot `heal_boot`.
-    `contested` names the field for which the repairs were given up, "" if none; `disabled_wall` and `orphaned_wall` say
-    since when a person keeps us from touching it, and since when Git no longer declares it."""
+    `contested` names the fields for which the repairs were given up, one a line; `disabled_wall` and `orphaned_wall`
+    say since when a person keeps us from touching it, and since when Git no longer declares it."""
 
     target: Target
     digest: str

@@ -46,10 +46,12 @@ from reconciler.shell.kube_answers import (
 from reconciler.shell.kube_errors import (
     READ,
     Attempt,
+    FieldConflictError,
     InvalidError,
     KindMissingError,
     KubeError,
     NotFoundError,
+    ObjectConflictError,
     Outcome,
     UnreachableError,
     from_response,
@@ -74,6 +76,8 @@ SCHEMA_TIMEOUT_S = 10.0
 LIST_PAGE_OBJECTS = 100
 LIST_PAGE_VERSIONS = 500
 LIST_PAGES_MAX = 10_000
+#: A version that no object has, for it is the empty store's: an apply that asks for it creates, or is a conflict.
+NO_VERSION = "1"
 
 METADATA_LIST = (
     "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,"
@@ -205,15 +209,15 @@ class KubeCluster(KubeExchange):
         resource_version: str | None = None,
         identity: Identity | None = None,
     ) -> Manifest:
-        """Server-side apply; the object after it. With `uid` the object must be the one that was read, else
-        ObjectConflictError; without, it is created if absent. `force` takes fields over from other managers.
-        With `identity` its rights decide, not the connection's."""
+        """Server-side apply; the object after it. With `uid` the object must be the one that was read; without, it is
+        created, and nothing may be there: else ObjectConflictError, and nothing happened. `force` takes fields over
+        from other managers. With `identity` its rights decide, not the connection's."""
         if resource_version and not uid:
             raise ValueError("an apply with a resourceVersion alone would create a deleted object again")
         key = ObjectKey.of(manifest)
         api_version = str(manifest.get("apiVersion", ""))
         path = await self._path(api_version, key.kind, key.namespace, key.name)
-        guards = {"uid": uid} if uid else {}
+        guards = {"uid": uid} if uid else {"resourceVersion": NO_VERSION}
         if resource_version:
             guards["resourceVersion"] = resource_version
         body = {**manifest, "metadata": {**manifest["metadata"], **guards}}
@@ -221,9 +225,14 @@ class KubeCluster(KubeExchange):
         query += [("force", "true")] if force else []
         query += [("dryRun", "All")] if dry_run else []
         attempt = Attempt(writes=not dry_run, key=key, identity=identity)
-        answer = await self._json(
-            "PATCH", path, attempt, query=tuple(query), body=body, content_type="application/apply-patch+yaml"
-        )
+        try:
+            answer = await self._json(
+                "PATCH", path, attempt, query=tuple(query), body=body, content_type="application/apply-patch+yaml"
+            )
+        except FieldConflictError as error:
+            if uid:
+                raise
+            raise ObjectConflictError(error.reason, outcome=Outcome.TEMPORARY, status=error.status) from error
         # What a dry-run would create has no resourceVersion: it is checked for being the right object only.
         return answer if dry_run and ObjectKey.of(answer) == key else self._object(answer, attempt)
 

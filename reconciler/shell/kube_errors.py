@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,9 +96,11 @@ class ObjectConflictError(KubeError):
 class FieldConflictError(KubeError):
     """Other managers own fields we apply without force: `fields` is (manager, field path) of each."""
 
-    def __init__(self, reason: Reason, *, fields: tuple[tuple[str, str], ...], status: int = 409) -> None:
-        super().__init__(reason, status=status)
-        self.fields = fields
+    def __init__(self, fields: Sequence[tuple[str, str]]) -> None:
+        managers, paths = sorted({manager for manager, _ in fields}), [path for _, path in fields]
+        message = f"fields that we declare are owned by {', '.join(managers)}: {', '.join(paths)}"
+        super().__init__(Reason("FieldConflict", clean(message)), status=409)
+        self.fields = tuple(fields)
 
 
 class InvalidError(KubeError):
@@ -317,11 +319,8 @@ def _conflict_or_invalid(refusal: _Refusal) -> KubeError:
     """409 and 422: somebody else was first, or the content is wrong."""
     conflicts = [cause for cause in refusal.causes if cause.get("reason") == "FieldManagerConflict"]
     if conflicts:
-        fields = tuple((_manager(str(cause.get("message"))), clean(str(cause.get("field")))) for cause in conflicts)
-        managers = ", ".join(sorted({manager for manager, _ in fields}))
-        paths = ", ".join(field for _, field in fields)
         return FieldConflictError(
-            Reason("FieldConflict", clean(f"fields that we declare are owned by {managers}: {paths}")), fields=fields
+            [(_manager(str(cause.get("message"))), clean(str(cause.get("field")))) for cause in conflicts]
         )
     if refusal.code == 409:
         code = "AlreadyExists" if refusal.name == "AlreadyExists" else "Conflict"

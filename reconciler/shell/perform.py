@@ -2,9 +2,10 @@
 
     read live -> in sync?     -> UNCHANGED
                  ask?         -> one dry-run; equal -> UNCHANGED
-                 absent?      -> server-side apply without force (somebody else's object is a conflict, not ours)
+                 absent?      -> server-side apply that creates (what is there after all is a conflict, and read again)
                  ours?        -> server-side apply with its uid, with force
-                 may we adopt -> its record of owners becomes ours in one guarded write, then as above without force
+                 may we adopt -> one dry-run; its record of owners becomes ours in one guarded write, then as above
+                                 without force
                  else         -> FAILED(NotOwned)
 
 An outcome that is not known is never repeated blindly: the object is read again first.
@@ -22,7 +23,7 @@ from reconciler.core.as_sent import as_sent, depends_on_live
 from reconciler.core.diff import compare, same_after_dry_run
 from reconciler.core.inventory import PRUNE_ANNOTATION
 from reconciler.core.judge import is_disabled
-from reconciler.core.managed_fields import FIELD_MANAGER, entries_of, our_entries
+from reconciler.core.managed_fields import entries_of, our_entries
 from reconciler.core.model import (
     Intent,
     IntentResult,
@@ -173,59 +174,83 @@ class _Doing:
             return await self._create(wanted.manifest)
         self.seen.observed(live)
         if live["metadata"].get("deletionTimestamp"):
-            return _terminating(intent, "; it is created again once it is gone")
-        force = wanted.rules.conflicts == "force"
+            held = finalizers_hold(live, self.now_wall)
+            return Later(held) if held is not None else _terminating(intent, "; it is created again once it is gone")
         if not is_ours(live, wanted.item, wanted.owner, wanted.former_owner):
-            reason = adopt.refusal(live, wanted.rules.adopt, wanted.owner)
-            if reason is not None:
-                return _failed(intent, reason)
-            force = wanted.rules.adopt == "force"
-            adopted = await self._fold(live)
-            if isinstance(adopted, Later):
-                return adopted
-            live = adopted
-        return await self._update(live, force=force)
+            return await self._adopt(live)
+        return await self._update(live, force=wanted.rules.conflicts == "force")
 
     async def _create(self, manifest: Manifest) -> IntentResult | Later:
-        """Without force: what somebody else makes at the same moment is a conflict, and not ours."""
+        """What somebody else makes at the same moment is theirs, and nothing of it changes: it is a conflict, and read
+        and judged like all that is there. So what bears our mark and was applied by us is ours, whatever was lost."""
         self.seen.gone(self.intent.key)
         refused = await self.permit()
         if refused is not None:
             return refused
         after = await self.cluster.apply(manifest, uid=None, force=False, dry_run=False)
         self.seen.observed(after)
-        manager = _foreign_manager(after)
-        if manager is not None:
-            self.seen.observed(await self._let_go(after))
-            reason = Reason("FieldConflict", f"{self.intent.key} was created by {manager} at the same moment")
-            return _failed(self.intent, reason)
         return self._done(after, IntentState.DONE)
 
-    async def _let_go(self, live: Manifest) -> Manifest:
-        """Take back all that we applied, our mark included: what is marked as ours would be taken for ours."""
-        metadata = live["metadata"]
-        identity = {name: metadata[name] for name in ("name", "namespace") if name in metadata}
-        nothing = {"apiVersion": live["apiVersion"], "kind": live["kind"], "metadata": identity}
-        return await self.cluster.apply(nothing, uid=str(metadata["uid"]), force=False, dry_run=False)
+    # ---- adopting
 
-    async def _fold(self, live: Manifest) -> Manifest | Later:
-        """What tools that are called by hand set is ours from now on, so that what Git does not declare can go."""
+    async def _adopt(self, live: Manifest) -> IntentResult | Later:
+        """Take over what is not ours, if it may be and would be: until that is known, nothing of it changes."""
+        rules, force = self.wanted.rules, self.wanted.rules.adopt == "force"
+        reason = adopt.refusal(live, rules.adopt, self.wanted.owner)
+        if reason is not None:
+            return _failed(self.intent, reason)
         fields = adopt.folded(live, self.intent.api_version)
         if fields is None:
-            return live
+            return await self._update(live, force=force)
         refused = await self.permit()
         if refused is not None:
             return refused
+        await self._foresee(live, fields, force=force)
+        folded = await self._set_record(live, fields)
+        try:
+            return await self._update(folded, force=force)
+        except KubeError as error:
+            if error.permanent:
+                await self._put_back(live, folded)
+            raise
+
+    async def _foresee(self, live: Manifest, fields: list[dict[str, Any]], *, force: bool) -> None:
+        """Raise what the server would refuse once the record is `fields`. A conflict with who is folded is none; what
+        is invalid may be so by what goes with the record, unless it can never change."""
+        assert self.wanted.manifest is not None
+        rule, uid = self.wanted.rule, str(live["metadata"]["uid"])
+        sent = as_sent(self.wanted.manifest, live, rule)
+        try:
+            await self.cluster.apply(sent, uid=uid, force=force, dry_run=True)
+        except FieldConflictError as error:
+            left = adopt.unfolded_conflicts(error.fields, fields)
+            if left:
+                raise FieldConflictError(left) from error
+            await self._foresee(live, fields, force=True)
+        except InvalidError as error:
+            if error.immutable and not (rule is not None and rule.replace):
+                raise
+        except DryRunRefusedError:
+            return  # only the write will tell
+
+    async def _set_record(self, live: Manifest, fields: list[dict[str, Any]]) -> Manifest:
+        """What tools that are called by hand set is ours from now on, so that what Git does not declare can go."""
         metadata = live["metadata"]
+        uid, version = str(metadata["uid"]), str(metadata["resourceVersion"])
         after = await self.cluster.set_managed_fields(
-            self.intent.api_version,
-            self.intent.key,
-            fields,
-            uid=str(metadata["uid"]),
-            resource_version=str(metadata["resourceVersion"]),
+            self.intent.api_version, self.intent.key, fields, uid=uid, resource_version=version
         )
         self.seen.observed(after)
         return after
+
+    async def _put_back(self, live: Manifest, folded: Manifest) -> None:
+        """The record that `live` had before it was folded, unless somebody has changed the object since."""
+        try:
+            await self._set_record(folded, entries_of(live))
+        except KubeError as error:
+            self.seen.failed(error)
+
+    # ---- writing what is ours
 
     async def _update(self, live: Manifest, *, force: bool) -> IntentResult | Later:
         wanted, metadata = self.wanted, live["metadata"]
@@ -308,11 +333,3 @@ class _Doing:
             self.seen.gone(intent.key)
             return IntentResult(intent.id, IntentState.DONE, gone=True)
         return _terminating(intent, "", LOOK_AGAIN_S)
-
-
-def _foreign_manager(live: Manifest) -> str | None:
-    """The manager of a field that was there before our create, if there is one."""
-    for entry in entries_of(live):
-        if entry.get("manager") != FIELD_MANAGER and not entry.get("subresource"):
-            return str(entry.get("manager"))
-    return None

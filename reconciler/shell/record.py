@@ -27,7 +27,7 @@ from reconciler.core.actions import (
 )
 from reconciler.core.admit import WINDOW_S, Spend
 from reconciler.core.apply_rules import rules_from_text
-from reconciler.core.heal import CONTESTED_WINDOW_S, HEALS_LEDGER, drifted_fields, heal_scope
+from reconciler.core.heal import CONTESTED_WINDOW_S, HEALS_LEDGER, drifted_fields, fought_over, heal_scope
 from reconciler.core.model import (
     Assignment,
     Intent,
@@ -133,7 +133,7 @@ def _record_action(tx: Tx, owner: str, source: str, rollout_id: str, action: Act
             assignment = _assignment(tx, action.target, source)
             tx.put_assignment(replace(assignment, baked=action.digest, due=None))
         case Contested():
-            _record_contested(tx, source, action, now)
+            _record_contested(tx, _assignment(tx, action.target, source), action.fields, now)
         case Disabled():
             tx.put_assignment(replace(_assignment(tx, action.target, source), disabled_wall=action.since_wall))
         case Orphaned():
@@ -162,22 +162,24 @@ def _assignment(tx: Tx, target: Target, source: str) -> Assignment:
     return tx.assignment(target) or Assignment(target, "", source)
 
 
-def _record_contested(tx: Tx, source: str, action: Contested, now: Now) -> None:
-    assignment = _assignment(tx, action.target, source)
-    if action.field:
-        tx.put_assignment(replace(assignment, contested=action.field))
-    elif assignment.contested:
-        settle_contest(tx, assignment, now)
+def settle_contests(tx: Tx, application: str, now: Now) -> None:
+    """A person, or Git, has decided who is right about what was fought over on the targets of `application`."""
+    for assignment in tx.assignments(application=application):
+        if assignment.contested:
+            _record_contested(tx, assignment, (), now)
 
 
-def settle_contest(tx: Tx, assignment: Assignment, now: Now) -> None:
-    """The fight is over: what it had spent is given back, and no repair in a row is left of it, so that the next is the
-    first."""
-    scope = heal_scope(assignment.target, assignment.contested)
-    spent = tx.spent(HEALS_LEDGER, scope, now.wall - CONTESTED_WINDOW_S)
-    if spent > 0:
-        tx.spend(HEALS_LEDGER, scope, -spent, now.wall)
-    tx.put_assignment(replace(assignment, contested="", heal_streak=0))
+def _record_contested(tx: Tx, assignment: Assignment, fields: tuple[str, ...], now: Now) -> None:
+    """Only `fields` are fought over from now on. Where a fight is over, what it had spent is given back, and no repair
+    in a row is left of it, so that the next is the first."""
+    over = [name for name in fought_over(assignment) if name not in fields]
+    for name in over:
+        scope = heal_scope(assignment.target, name)
+        spent = tx.spent(HEALS_LEDGER, scope, now.wall - CONTESTED_WINDOW_S)
+        if spent > 0:
+            tx.spend(HEALS_LEDGER, scope, -spent, now.wall)
+    streak = 0 if over else assignment.heal_streak
+    tx.put_assignment(replace(assignment, contested="\n".join(fields), heal_streak=streak))
 
 
 def record_results(tx: Tx, results: Sequence[IntentResult], healed: Iterable[tuple[Target, str]], now: Now) -> None:
@@ -302,6 +304,8 @@ def _record_apply(tx: Tx, owner: str, source: str, action: Apply, now: Now) -> N
     intents: list[Intent] = []
     for order, manifest in enumerate(release.objects):
         key = ObjectKey.of(manifest)
+        if key in action.without:
+            continue
         api_version = str(manifest["apiVersion"])
         if key not in known:
             intended.append(InventoryItem(target, key, api_version, InventoryPhase.INTENDED))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from reconciler.core.actions import Wait
 from reconciler.core.admit import admit, scopes_of
-from reconciler.core.apply_rules import DEFAULT_RULES
+from reconciler.core.apply_rules import DEFAULT_RULES, takes_back_now
 from reconciler.core.decide_source import ApplicationDecision, decide_application
 from reconciler.core.documents import Cluster
 from reconciler.core.fleet_model import FleetSettings, FleetSnapshot
@@ -38,7 +38,7 @@ from reconciler.shell.logs import event
 from reconciler.shell.open_rollout import open_rollout
 from reconciler.shell.ports import AuditRow, Commit, Source, SourceError, SourceRow, Tx
 from reconciler.shell.progress import Progress
-from reconciler.shell.record import ledgers_for, record_decision
+from reconciler.shell.record import ledgers_for, record_decision, settle_contests
 from reconciler.shell.rollout_unit import owner_of
 
 #: What a source is woken with besides names of applications (which contain a slash and never begin like this).
@@ -238,8 +238,11 @@ class SourceUnit:
         # One that is not there may be missing by mistake: then what it had said of writing still holds.
         names = (name for name in asked.keys() | known.keys() if snapshot.deletions_allowed or name in applications)
         written = [name for name in sorted(names) if known.get(name, "") != asked.get(name, "")]
+        now = self._context.clock.now()
         for name in written:
             tx.put_apply_rules(name, self.name, asked.get(name, ""))
+            if takes_back_now(known.get(name, ""), asked.get(name, "")):
+                settle_contests(tx, name, now)
         return written
 
     def _store_health(self, tx: Tx, snapshot: FleetSnapshot) -> bool:

@@ -22,7 +22,7 @@ from reconciler.shell.daemon import Daemon
 from reconciler.shell.lane import lane_name
 from reconciler.shell.looks import goals_of
 from reconciler.shell.ports import AuditRow, ConflictError, Tx
-from reconciler.shell.record import record_decision, settle_contest
+from reconciler.shell.record import record_decision, settle_contests
 from reconciler.shell.rollout_unit import audit_state, owner_of
 from reconciler.shell.source_unit import POLL, RESYNC, source_name
 
@@ -148,9 +148,8 @@ async def sync(daemon: Daemon, name: str | None, order: Order) -> list[str]:
 def _sync_asked(tx: Tx, row: AuditRow, now: Now) -> None:
     """A person who asks for one application by name has decided who is right about what was fought over."""
     tx.audit(row)
-    for assignment in tx.assignments(application=row.application) if row.application else ():
-        if assignment.contested:
-            settle_contest(tx, assignment, now)
+    if row.application:
+        settle_contests(tx, row.application, now)
 
 
 # ---- how an order is carried out -----------------------------------------------------------------------------------

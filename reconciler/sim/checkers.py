@@ -38,6 +38,7 @@ from reconciler.core.model import (
 )
 from reconciler.core.ownership import OWNER_LABEL, owner_hash, stamp
 from reconciler.core.rollout import SLOT_HOLDING
+from reconciler.shell.kube_cluster import NO_VERSION
 from reconciler.shell.ports import Tx
 from reconciler.shell.transport import Request
 from reconciler.sim.job_history import JobHistories
@@ -139,8 +140,9 @@ class Checkers:
         sent = {**body, "metadata": {name: value for name, value in body["metadata"].items() if name not in guards}}
         found = self.world.clusters[cluster].server.read(Key(key.group, key.kind, key.namespace, key.name))
         version = body["metadata"].get("resourceVersion")
-        if version and (found is None or found["metadata"]["resourceVersion"] != version):
-            return  # made of a version that is no more: the server refuses it
+        there = NO_VERSION if found is None else found["metadata"]["resourceVersion"]
+        if version and there != version:
+            return  # made of a version that is no more, or for nothing to be there: the server refuses it
         for intent in [*live, *late]:
             release = self._ask(lambda tx, digest=intent.digest: tx.release(digest))
             wanted = self._stamped(release, intent.target).get(key)

@@ -63,6 +63,40 @@ def test_apply_with_a_resource_version_on_an_absent_object_creates_it(api: Api) 
     assert again["metadata"]["uid"] != first["metadata"]["uid"]
 
 
+CREATED: dict[str, Object] = {
+    "configmaps": {"data": {"k": "v"}},
+    "secrets": {"data": {"k": "dg=="}},
+    "services": {"spec": {"ports": [{"port": 80}], "selector": {"a": "b"}}},
+    "serviceaccounts": {},
+    "deployments": {"spec": DEPLOYMENT},
+    "networkpolicies": {"spec": {"podSelector": {}}},
+    "flinkdeployments": {"spec": {"image": "x"}},
+    "specimens": {"spec": {"title": "a"}},
+}
+
+
+@pytest.mark.parametrize("plural", CREATED)
+@pytest.mark.parametrize("dry_run", [{}, {"dryRun": "All"}], ids=["write", "dry-run"])
+def test_apply_with_the_version_of_the_empty_store_creates_and_never_changes(
+    api: Api, plural: str, dry_run: dict[str, str]
+) -> None:
+    """No object has that version. So an apply with it is what a POST is, and its record is that of an apply."""
+    body = {"metadata": {"labels": {"made": "by-us"}}, **CREATED[plural]}
+    first = {**body, "metadata": {**body["metadata"], "resourceVersion": "1"}}
+    made = api.apply(plural, "a", first, **dry_run).expect(201)
+    assert managers(made) == [("reconciler", "Apply", "")]
+    if dry_run:
+        api.get(plural, "a").expect(404)
+        api.apply(plural, "a", body).expect(201)
+    there = api.get(plural, "a").expect(200)
+    assert there["metadata"]["resourceVersion"] != "1"
+    other = {**first, "metadata": {**first["metadata"], "labels": {"made": "by-us", "and": "changed"}}}
+    for again in (first, other):
+        error = api.apply(plural, "a", again, **dry_run).expect_error(409, "Conflict")
+        assert "the object has been modified" in error["message"]
+    assert api.get(plural, "a").expect(200) == there
+
+
 @pytest.mark.parametrize("validation", ["Strict", "Warn", "Ignore"])
 @pytest.mark.parametrize(
     ("plural", "body", "problem"),

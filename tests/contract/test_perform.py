@@ -25,6 +25,7 @@ from reconciler.core.ownership import stamp
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_errors import KubeError
 from reconciler.shell.perform import Later, Wanted, perform
+from reconciler.sim.admission import Answer, Review
 from tests.contract.api import MERGE, Api
 
 OWNER = "0123456789abcdef0123456789abcdef"
@@ -126,12 +127,16 @@ def read(api: Api, plural: str = "configmaps") -> Manifest:
 
 
 class NotThereYet:
-    """A cluster that was asked before somebody else made the object."""
+    """A cluster that was asked first before somebody else made the object."""
 
     def __init__(self, kube: KubeCluster) -> None:
         self._kube = kube
+        self._asked = False
 
-    async def get(self, _version: str, _key: ObjectKey) -> Manifest | None:
+    async def get(self, version: str, key: ObjectKey) -> Manifest | None:
+        if self._asked:
+            return await self._kube.get(version, key)
+        self._asked = True
         return None
 
     def __getattr__(self, name: str) -> Any:
@@ -141,18 +146,29 @@ class NotThereYet:
 # ---- adoption ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ours", [{"mine": "1"}, {"a": "1"}])
+@pytest.mark.parametrize("ours", [{"mine": "1"}, {"a": "1"}, {"a": "2"}], ids=["beside", "equal", "conflict"])
 def test_what_somebody_made_at_the_same_moment_stays_theirs(hand: Hand, ours: dict[str, str]) -> None:
-    """Our create becomes an apply to theirs. What it set is taken back, for the mark would make it ours next time."""
-    made_by(hand.api, "kubectl-create", a="1")
+    """A create of ours changes nothing of what is there: no mark of ours would make it ours next time."""
+    made = made_by(hand.api, "kubectl-create", a="1")
     kube, hand.kube = hand.kube, cast(KubeCluster, NotThereYet(hand.kube))
-    assert said(hand.apply(config_map(**ours))) == ("failed", "FieldConflict")
-    live = read(hand.api)
-    assert (live["data"], managers(live)) == ({"a": "1"}, [("kubectl-create", "Update")])
-    assert "labels" not in live["metadata"]
+    refused = hand.apply(config_map(**ours))
+    assert said(refused) == ("failed", "NotOwned")
+    assert refused.reason is not None
+    assert "kubectl-create" in refused.reason.message
+    assert read(hand.api) == made
     hand.kube = kube
     assert said(hand.apply(config_map(**ours))) == ("failed", "NotOwned")
     assert said(hand.delete("ConfigMap", "a")) == ("failed", "NotOwned")
+    assert read(hand.api) == made
+
+
+def test_what_somebody_made_at_the_same_moment_is_adopted_where_it_may_be(hand: Hand) -> None:
+    made = made_by(hand.api, "kubectl-create", a="1", left="over")
+    hand.kube = cast(KubeCluster, NotThereYet(hand.kube))
+    hand.rules = ApplyRules(adopt="ifUnowned")
+    assert said(hand.apply(config_map(a="2"))) == ("done", None)
+    live = read(hand.api)
+    assert (live["data"], live["metadata"]["uid"]) == ({"a": "2"}, made["metadata"]["uid"])
 
 
 @pytest.mark.parametrize("manager", ["kubectl-client-side-apply", "kubectl-create", "helm", "argocd-controller"])
@@ -200,6 +216,46 @@ def test_a_manager_that_holds_our_fields_is_named_and_not_overruled(hand: Hand) 
     assert read(hand.api)["data"] == {"a": "2"}
 
 
+def test_nothing_changes_of_what_another_manager_keeps_from_being_adopted(hand: Hand) -> None:
+    """kubectl made it and a controller holds one of our fields: kubectl's record is not taken without the rest."""
+    made_by(hand.api, "kubectl-create", a="1", left="over")
+    before = by_hand(hand.api, {"data": {"a": "9"}}, "tuner")
+    hand.rules = ApplyRules(adopt="ifUnowned")
+    for _ in range(2):
+        refused = hand.apply(config_map(a="2", left="out"))
+        assert said(refused) == ("failed", "FieldConflict")
+        assert refused.reason is not None
+        assert refused.reason.message.endswith("fields that we declare are owned by tuner: .data.a")
+        assert read(hand.api) == before
+    # What the controller holds is not declared any more, and what kubectl holds was never in the way.
+    assert said(hand.apply(config_map(left="out"))) == ("done", None)
+    assert read(hand.api)["data"] == {"a": "9", "left": "out"}
+
+
+def test_nothing_changes_of_what_cannot_become_what_git_declares(hand: Hand) -> None:
+    made = hand.api.create(
+        "configmaps", "a", {"data": {"a": "1"}, "immutable": True}, fieldManager="kubectl-create"
+    ).expect(201)
+    hand.rules = ApplyRules(adopt="ifUnowned")
+    assert said(hand.apply({**config_map(a="2"), "immutable": True})) == ("failed", "NeedsReplace")
+    assert read(hand.api) == made
+
+
+def test_the_record_is_put_back_where_only_the_write_tells_that_it_is_refused(hand: Hand) -> None:
+    """A webhook asks for what Git does not declare: it was the tool's, and goes with its record only."""
+
+    def asks_for_more(review: Review) -> Answer:
+        return Answer(allowed="left" in (review.object or {}).get("data", {}), message="left is asked for")
+
+    made = made_by(hand.api, "kubectl-create", a="1", left="over")
+    hand.rules = ApplyRules(adopt="ifUnowned")
+    with hand.api.webhook("more", asks_for_more):
+        assert said(hand.apply(config_map(a="2"))) == ("failed", "Denied")
+    live = read(hand.api)
+    assert live["metadata"].pop("resourceVersion") != made["metadata"].pop("resourceVersion")
+    assert live == made
+
+
 def test_a_helm_release_is_taken_over_by_force_only(hand: Hand) -> None:
     made_by(hand.api, "helm", a="1")
     by_hand(hand.api, {"metadata": {"annotations": {"meta.helm.sh/release-name": "web"}}}, "helm")
@@ -244,6 +300,31 @@ def test_a_sole_owner_does_not_delete_what_it_ignores(hand: Hand) -> None:
     assert said(hand.apply(config_map(a="2", b="2"))) == ("done", None)
     assert read(hand.api)["data"] == {"a": "1", "b": "2"}
     assert said(hand.apply(config_map(a="3", b="2"))) == ("unchanged", None)
+
+
+def test_an_ignored_field_stays_when_git_drops_it(hand: Hand) -> None:
+    """In the commit that ignores it, or in a later one: it is somebody else's, and we are still its only owner."""
+    assert said(hand.apply(config_map(a="1", b="1"))) == ("done", None)
+    hand.rule = ignoring("data.a")
+    assert said(hand.apply(config_map(b="2"))) == ("done", None)
+    assert read(hand.api)["data"] == {"a": "1", "b": "2"}
+    assert said(hand.apply(config_map(b="2"))) == ("unchanged", None)
+    by_hand(hand.api, {"data": {"a": "9"}})
+    assert said(hand.apply(config_map(b="3"))) == ("done", None)
+    assert read(hand.api)["data"] == {"a": "9", "b": "3"}
+    hand.rule = None
+    assert said(hand.apply(config_map(b="3"))) == ("unchanged", None)  # it is not ours any more
+
+
+def test_replicas_stay_when_an_autoscaler_comes_in_their_place(hand: Hand) -> None:
+    """Before it has written anything they are still ours, and would fall to one."""
+    template = {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "main", "image": "a:1"}]}}
+    spec = {"selector": {"matchLabels": {"app": "a"}}, "template": template}
+    web: Manifest = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}, "spec": spec}
+    assert said(hand.apply({**web, "spec": {**spec, "replicas": 5}})) == ("done", None)
+    hand.rule = ignoring("/spec/replicas")
+    assert said(hand.apply(web))[0] in ("done", "unchanged")
+    assert read(hand.api, "deployments")["spec"]["replicas"] == 5
 
 
 def test_a_write_made_of_live_values_fits_that_version_only(hand: Hand) -> None:

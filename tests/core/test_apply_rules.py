@@ -431,3 +431,10 @@ def test_rules_of_a_directory_stand_in_the_fleet() -> None:
     snapshot = build(fleet_files(**{"fleet.yaml": fleet, "apps/two/x.yaml": config_map("x")})).snapshot
     assert snapshot.applications["test/two"].apply.adopt == "ifUnowned"
     assert [(found.file, found.code) for found in snapshot.problems] == [("fleet.yaml", "matches-nothing")]
+
+
+def test_who_is_folded_is_in_nobodys_way() -> None:
+    record = [entry("reconciler", OURS, "Apply"), entry("tuner", OURS), {**entry("helm", OURS), "subresource": "scale"}]
+    conflicts = [("kubectl-edit", ".data.a"), ("tuner", ".data.b"), ("unknown", ".data.c"), ("helm", ".spec.replicas")]
+    assert adopt.unfolded_conflicts(conflicts, record) == conflicts[1:]
+    assert adopt.unfolded_conflicts(conflicts[:1], record) == []

@@ -159,7 +159,7 @@ def test_items_that_cannot_be_told_apart_are_sent_as_declared() -> None:
 def test_a_new_item_is_sent_whole() -> None:
     live = made({"ports": [HTTP]}, {"f:ports": port(80, "nodePort")})
     sent = ignoring("spec.ports[*].nodePort", {"ports": [{"port": 80}, {"port": 81, "nodePort": 2}]}, live)
-    assert sent == {"ports": [{"port": 80}, {"port": 81, "nodePort": 2}]}
+    assert sent == {"ports": [{"port": 80, "nodePort": 30080}, {"port": 81, "nodePort": 2}]}
 
 
 def test_the_key_of_the_path_finds_an_item_whose_recorded_key_changed() -> None:
@@ -168,3 +168,91 @@ def test_the_key_of_the_path_finds_an_item_whose_recorded_key_changed() -> None:
     declared = {"ports": [{"name": "http", "port": 8080, "nodePort": 1}]}
     sent = ignoring("spec.ports[name=http].nodePort", declared, live)
     assert sent == {"ports": [{"name": "http", "port": 8080, "nodePort": 30080}]}
+
+
+# ---- places that Git does not declare any more ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "declared", "sent"),
+    [
+        ("spec.replicas", {"x": 1}, {"x": 1, "replicas": 7}),
+        ("spec.limits.cpu", {"x": 1, "limits": {"memory": "2"}}, {"x": 1, "limits": {"memory": "2", "cpu": "9"}}),
+        ("spec.limits.cpu", {"x": 1}, {"x": 1, "limits": {"cpu": "9"}}),
+        ("spec.limits", {"x": 1}, {"x": 1, "limits": {"cpu": "9", "memory": "9"}}),
+        ("spec.limits[*]", {"x": 1}, {"x": 1, "limits": {"cpu": "9", "memory": "9"}}),
+        ("spec.limits.disk", {"x": 1}, {"x": 1}),  # nobody's: what a server fills in is not ours to send
+        ("spec.theirs", {"x": 1}, {"x": 1}),
+        ("spec.x.y", {"x": 1}, {"x": 1}),
+        ("spec[*].cpu", {"x": 1}, {"x": 1, "limits": {"cpu": "9"}}),
+    ],
+)
+def test_an_ignored_field_that_is_ours_and_not_declared_any_more_is_sent_as_it_is_live(
+    path: str, declared: Any, sent: Any
+) -> None:
+    """A sole owner that stops sending a field deletes it."""
+    spec = {"x": 1, "replicas": 7, "limits": {"cpu": "9", "memory": "9", "disk": "9"}, "theirs": 3}
+    ours: Trees = {"f:x": {}, "f:replicas": {}, "f:limits": {"f:cpu": {}, "f:memory": {}}}
+    live = made(spec, ours, hand={"f:theirs": {}})
+    assert ignoring(path, declared, live) == sent
+
+
+def test_an_ignored_field_that_another_owns_too_is_let_go_when_git_drops_it() -> None:
+    live = made({"x": 1, "replicas": 7}, {"f:x": {}, "f:replicas": {}}, scaler={"f:replicas": {}})
+    assert ignoring("spec.replicas", {"x": 1}, live) == {"x": 1}
+
+
+FIRST, SECOND, LAST = ({"name": name, "image": "i"} for name in ("first", "second", "last"))
+
+
+def containers(*names: str) -> Trees:
+    return {"f:all": {f'k:{{"name":"{name}"}}': {".": {}, "f:name": {}, "f:image": {}} for name in names}}
+
+
+@pytest.mark.parametrize(
+    ("declared", "sent"),
+    [
+        ([FIRST, LAST], [FIRST, SECOND, LAST]),
+        ([LAST, FIRST], [SECOND, LAST, FIRST]),
+        ([{"name": "new"}, LAST], [{"name": "new"}, SECOND, LAST]),
+        ([], [SECOND]),
+        (None, [SECOND]),
+    ],
+)
+def test_an_ignored_item_that_git_drops_stays_in_its_place(declared: Any, sent: Any) -> None:
+    spec = {"x": 1, **({} if declared is None else {"all": declared})}
+    by_key = made({"x": 1, "all": [FIRST, SECOND, LAST]}, containers("first", "second", "last"))
+    assert ignoring("spec.all[name=second]", spec, by_key) == {"x": 1, "all": sent}
+    atomic = made({"x": 1, "all": [FIRST, SECOND, LAST]}, {"f:all": {}})
+    assert ignoring("spec.all[name=second]", spec, atomic) == {"x": 1, "all": sent}
+
+
+def test_an_item_that_git_drops_goes_though_a_field_of_it_is_ignored() -> None:
+    """What is left of it without the rest would be no item."""
+    live = made({"all": [FIRST, SECOND]}, containers("first", "second"))
+    for path in ("spec.all[name=second].image", "spec.all[*].image"):
+        assert ignoring(path, {"all": [FIRST]}, live) == {"all": [FIRST]}
+
+
+def test_an_ignored_item_of_another_is_no_business_of_ours() -> None:
+    live = made({"all": [FIRST, SECOND]}, containers("first"), hand=containers("second"))
+    assert ignoring("spec.all[name=second]", {"all": [FIRST]}, live) == {"all": [FIRST]}
+
+
+@pytest.mark.parametrize("path", ["spec.flinkConfiguration.a.b", "spec.flinkConfiguration[a.b]"])
+@pytest.mark.parametrize(
+    ("declared", "sent"),
+    [
+        ({"c": "1"}, {"c": "1", "a.b": "9"}),
+        (None, {"a.b": "9"}),
+        ({"c": "1", "a": {"b": "2"}}, {"c": "1", "a.b": "9"}),  # declared, though spelled anew
+        ({"a": {"b": "2"}}, {"a.b": "9"}),
+    ],
+)
+def test_an_ignored_key_of_flinks_configuration_that_git_drops_stays(path: str, declared: Any, sent: Any) -> None:
+    ours: Trees = {"f:image": {}, "f:flinkConfiguration": {"f:a.b": {}, "f:c": {}}}
+    flink = {"apiVersion": "flink.apache.org/v1beta1", "kind": "FlinkDeployment"}
+    live = {**made({"image": "i", "flinkConfiguration": {"a.b": "9", "c": "1"}}, ours), **flink}
+    spec = {"image": "i", **({} if declared is None else {"flinkConfiguration": declared})}
+    found = as_sent({**made(spec), **flink}, live, ObjectRule(ignore=(parse_field_path(path),)))
+    assert found["spec"] == {"image": "i", "flinkConfiguration": sent}

@@ -218,7 +218,33 @@ def test_what_is_fought_over_waits_until_it_is_settled() -> None:
     assert found.reason.code == "Contested"
     step = heal(fought, verdict("c0", OLD, 1000.0))
     assert isinstance(step, Step)
-    assert step.actions == (Contested(TARGET, ""),)
+    assert step.actions == (Contested(TARGET, ()),)
+
+
+def test_several_fields_may_be_fought_over() -> None:
+    """Each is told once, each ends by itself, and the objects that are left repaired are fewer."""
+    found = drifted()
+    config, job = found.objects
+    other = replace(job, sync=Sync.DIFFERS, drifted=("spec.image",), drifted_by=("tuner",))
+    both, image = replace(found, objects=(config, other)), f"{job.key}: spec.image"
+    one = replace(ASSIGNED, contested=FIELD, heal_count=7)
+    step = heal(one, both)
+    assert isinstance(step, Step)
+    assert step.actions == (Apply(TARGET, OLD, "heal", 8, "abc", 1, (config.key,)),)
+    assert step.cost == Cost(restarts=1)
+    step = heal(one, both, heals={FIELD: 9, image: 3})
+    assert isinstance(step, Step)
+    given_up, told = step.actions
+    assert given_up == Contested(TARGET, (FIELD, image))
+    assert isinstance(told, Alert)
+    assert "spec.image was repaired 3 times in ten minutes and changed again by tuner" in told.reason.message
+    two = replace(one, contested=f"{FIELD}\n{image}")
+    wait = heal(two, both)
+    assert isinstance(wait, Wait)
+    assert wait.reason.message.startswith(f"{FIELD} and 1 more is fought over with kubectl-edit, tuner")
+    step = heal(two, replace(both, objects=(replace(config, sync=Sync.IN_SYNC, drifted=()), other)))
+    assert isinstance(step, Step)
+    assert step.actions == (Contested(TARGET, (image,)),)
 
 
 @pytest.mark.parametrize("code", ["", "FieldConflict", "Forbidden"])
@@ -227,7 +253,7 @@ def test_a_fight_is_over_when_its_field_is_right_and_what_else_differs_is_repair
     fought = replace(ASSIGNED, contested="ConfigMap ns/config: data.b", heal_streak=5, heal_at_s=999.0, heal_boot=1)
     found = drifted()
     refused = {found.objects[0].key: Reason(code, "no")} if code else {}
-    repaired = (Contested(TARGET, ""), Apply(TARGET, OLD, "heal", 1, "abc", 1))
+    repaired = (Contested(TARGET, ()), Apply(TARGET, OLD, "heal", 1, "abc", 1))
     for differing in (found, drifted(ownership_only=True)):
         step = heal(fought, differing, refused=refused)
         assert isinstance(step, Step)
@@ -235,22 +261,39 @@ def test_a_fight_is_over_when_its_field_is_right_and_what_else_differs_is_repair
     # Another field is fought over as well.
     step = heal(fought, found, heals={FIELD: 3})
     assert isinstance(step, Step)
-    assert step.actions[:2] == (Contested(TARGET, ""), Contested(TARGET, FIELD))
+    assert step.actions[:2] == (Contested(TARGET, ()), Contested(TARGET, (FIELD,)))
     # What keeps us from repairing does not keep the fight alive.
     for kept in (heal(fought, found, pending=1), heal(fought, replace(found, disabled=True))):
         assert isinstance(kept, Step)
-        assert kept.actions == (Contested(TARGET, ""),)
+        assert kept.actions == (Contested(TARGET, ()),)
 
 
 @pytest.mark.parametrize("sync", [Sync.ASK, Sync.UNKNOWN])
 def test_a_fight_is_not_over_while_its_object_is_in_doubt(sync: Sync) -> None:
     fought = replace(ASSIGNED, contested="FlinkDeployment.flink.apache.org orders/orders: spec.image")
     found = drifted()
-    doubtful = replace(found, objects=(found.objects[0], replace(found.objects[1], sync=sync)))
-    wait = heal(fought, doubtful)
+    config, job = found.objects
+    wait = heal(fought, replace(found, objects=(replace(config, sync=Sync.IN_SYNC), replace(job, sync=sync))))
     assert isinstance(wait, Wait)
     assert wait.reason.code == "Contested"
+    # What differs beside it is repaired, and only that.
+    step = heal(fought, replace(found, objects=(config, replace(job, sync=sync))))
+    assert isinstance(step, Step)
+    assert step.actions == (Apply(TARGET, OLD, "heal", 1, "abc", 1, (job.key,)),)
     assert heal(fought, verdict("c0", OLD, 1000.0, sync=sync)) is None
+
+
+@pytest.mark.parametrize(("others", "over"), [(0, True), (15, True), (16, False)])
+def test_a_fight_is_not_over_because_more_differs_than_is_named(others: int, over: bool) -> None:
+    """So many fields are named of an object, and the one that is fought over may be among the rest."""
+    found = drifted()
+    names = tuple(f"data.other{number:02}" for number in range(others)) or ("data.other",)
+    many = replace(found, objects=(replace(found.objects[0], drifted=names), found.objects[1]))
+    answer = heal(replace(ASSIGNED, contested=FIELD), many)
+    assert isinstance(answer, Step if over else Wait)
+    # What is cut of another object hides nothing of this one.
+    elsewhere = replace(ASSIGNED, contested="FlinkDeployment.flink.apache.org orders/orders: spec.image")
+    assert isinstance(heal(elsewhere, many), Step)
 
 
 def test_owners_only_is_not_fought_over() -> None:
@@ -270,7 +313,7 @@ def test_whoever_is_not_to_be_overruled_stops_the_target() -> None:
     assert isinstance(step, Step)
     assert step.cost == Cost()
     given_up, told = step.actions
-    assert given_up == Contested(TARGET, FIELD)
+    assert given_up == Contested(TARGET, (FIELD,))
     assert isinstance(told, Alert)
     assert (told.level, told.reason.code) == ("alert", "FieldConflict")
     wait = heal(replace(once, contested=FIELD), found, refused={config.key: CONFLICT})

@@ -78,6 +78,13 @@ def by_resource(used: Iterable[Used], who: str) -> Verbs:
     return dict(verbs)
 
 
+async def apply_as_a_person(admin: KubeCluster, manifest: Manifest, *, dry_run: bool = False) -> None:
+    """Apply `manifest` whether it is there or not, whoever made it."""
+    there = await admin.get(manifest["apiVersion"], ObjectKey.of(manifest))
+    uid = there["metadata"]["uid"] if there is not None else None
+    await admin.apply(manifest, uid=uid, force=uid is not None, dry_run=dry_run)
+
+
 def install(plane: ControlPlane, *directories: Path, change: Callable[[Manifest], None] | None = None) -> None:
     """Apply kustomizations as an administrator would; `change` may change each object before."""
 
@@ -85,7 +92,7 @@ def install(plane: ControlPlane, *directories: Path, change: Callable[[Manifest]
         admin = KubeCluster("admin", await transport_from_kubeconfig(plane.kubeconfig))
         try:
             for manifest in manifests:
-                await admin.apply(manifest, uid=None, force=True, dry_run=False)
+                await apply_as_a_person(admin, manifest)
         finally:
             await admin.close()
 

@@ -29,6 +29,7 @@ from tests.integration.shipped_access import (
     SECRETS,
     Recorded,
     Used,
+    apply_as_a_person,
     by_resource,
     daemon_kubeconfig,
     documents,
@@ -162,7 +163,7 @@ def test_a_real_server_takes_the_manifests(control_plane: ControlPlane) -> None:
                     resource = await admin.resource(manifest["apiVersion"], manifest["kind"])
                     if resource.namespaced:
                         manifest["metadata"]["namespace"] = "default"  # as the kustomization's `namespace` does
-                    await admin.apply(manifest, uid=None, force=True, dry_run=True)
+                    await apply_as_a_person(admin, manifest, dry_run=True)
                     taken.append(manifest["kind"])
         finally:
             await admin.close()

@@ -164,7 +164,9 @@ async def test_apply_sends_what_guards_it() -> None:
     assert (create.method, create.path) == ("PATCH", PATH)
     assert ("content-type", "application/apply-patch+yaml") in create.headers
     assert create.query == (("fieldManager", "reconciler"), ("fieldValidation", "Strict"))
-    assert json.loads(create.body) == manifest
+    # It is created, and nothing that is there is changed: no object has that version.
+    creating = {**manifest, "metadata": {"name": "a", "namespace": "p", "resourceVersion": "1"}}
+    assert json.loads(create.body) == creating
     assert dry_run.query[2:] == (("force", "true"), ("dryRun", "All"))
     assert json.loads(dry_run.body)["metadata"] == {"name": "a", "namespace": "p", "uid": "u1"}
     assert json.loads(guarded.body)["metadata"]["resourceVersion"] == "7"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import pytest
@@ -9,9 +10,10 @@ import pytest
 from reconciler.core.inventory import PRUNE_ANNOTATION
 from reconciler.core.model import IntentResult, IntentState, InventoryPhase, Manifest, ObjectKey, Reason
 from reconciler.core.ownership import stamp
+from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.perform import Later
 from reconciler.sim.admission import Answer, Review, Webhook
-from reconciler.sim.plan import FaultKind
+from reconciler.sim.plan import Crash, Dead, FaultKind, Generation
 from tests.sim.observe_harness import simulated
 from tests.sim.performing import TARGET, Bench, config_map
 
@@ -83,6 +85,34 @@ def test_an_outcome_nobody_knows_is_read_again_before_a_retry(fault: FaultKind) 
         assert methods[0] == "GET"
         assert said(outcome)[0] == ("done" if "PATCH" in methods else "unchanged")
         assert sum(write.endswith(("200", "201")) for write in bench.writes()) == 1
+
+    check()
+
+
+@pytest.mark.parametrize("fault", FaultKind)
+@pytest.mark.parametrize("ours", [{"mine": "1"}, {"a": "1"}, {"a": "2"}], ids=["beside", "equal", "conflict"])
+def test_what_somebody_makes_at_the_same_moment_never_becomes_ours(fault: FaultKind, ours: dict[str, str]) -> None:
+    """Between our read and our create, whatever becomes of our request and of our process."""
+
+    @simulated
+    async def check() -> None:
+        bench = Bench()
+        plain = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings", "namespace": "orders"}}
+        made: list[Manifest] = []
+
+        async def meanwhile() -> Later | None:
+            if not made:
+                made.append(bench.cluster.create({**plain, "data": {"a": "1"}}))
+            return None
+
+        bench._permit = meanwhile  # type: ignore[method-assign]  # somebody acts between our read and our write
+        bench.script.faults = {"PATCH": [fault]}
+        with contextlib.suppress(Crash, Dead):
+            await bench.apply(config_map(**ours))
+        bench.kube = KubeCluster("c0", bench.cluster.transport("c0", bench.script, Generation()))
+        assert said(await bench.apply(config_map(**ours))) == ("failed", "NotOwned")
+        assert said(await bench.delete(KEY)) == ("failed", "NotOwned")
+        assert bench.live() == made[0]
 
     check()
 

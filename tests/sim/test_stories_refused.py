@@ -34,9 +34,9 @@ def test_a_field_that_is_not_to_be_taken_back_stops_the_target_with_the_managers
         await sync(stage.daemon, "app0", Order("ada"))
         await stage.world.sleep(120)
         assert stage.waits("app0") == {"sim/app0@c1": "FieldConflict"}
+        # Git decides: nobody needs to ask for it once more.
         stage.commit({path_of("app0"): with_conflicts("force")})
         await stage.looked()
-        await sync(stage.daemon, "app0", Order("ada"))
         await stage.world.sleep(60)
         assert (stage.tag("app0", "c1"), stage.waits("app0")) == ("1.0", {})
         stage.checkers.at_rest()
@@ -103,6 +103,37 @@ def test_a_repair_that_is_refused_is_told_with_its_reason_and_is_no_repair(code:
         stage.world.clusters["c1"].server.webhooks.remove(webhook)
         await stage.world.sleep(400)
         assert stage.waits("app0") == {}
+        stage.checkers.at_rest()
+
+    tell(story)
+
+
+def test_what_is_beside_an_object_that_is_fought_over_is_repaired() -> None:
+    """And what is fought over is not, however often the others are; a person who asks settles all fights."""
+
+    async def fight(stage: Stage, rounds: int) -> None:
+        for _ in range(rounds):
+            if stage.tag("app0", "c1") != "wrong":
+                stage.edit("app0", "c1", {"spec": {"image": "by/hand:wrong"}})
+            await stage.world.sleep(1)
+
+    async def story(stage: Stage) -> None:
+        await installed(stage)
+        await stage.world.sleep(700)
+        await fight(stage, 120)
+        assert stage.waits("app0") == {"sim/app0@c1": "Contested"}
+        jobs = stage.job_writes("c1")
+        for _ in range(3):
+            stage.world.clusters["c1"].delete("", "ConfigMap", "app0", "app0-0")
+            await stage.world.sleep(700)
+            assert stage.config("app0", "c1") is not None
+        assert (stage.job_writes("c1"), stage.tag("app0", "c1")) == (jobs, "wrong")
+        assert stage.alerts() == ["Contested"]
+        assert stage.waits("app0") == {"sim/app0@c1": "Contested"}
+        assert "is fought over with kubectl-edit: it is left alone" in stage.why("app0")
+        await sync(stage.daemon, "app0", Order("ada"))
+        await stage.world.sleep(60)
+        assert (stage.tag("app0", "c1"), stage.waits("app0")) == ("1.0", {})
         stage.checkers.at_rest()
 
     tell(story)
