@@ -28,7 +28,7 @@ from reconciler.core.model import (
     Target,
 )
 from reconciler.shell.context import INTENTS, Context, intents_of
-from reconciler.shell.drift_log import DriftLog
+from reconciler.shell.drift_log import DriftLog, Line, tell
 from reconciler.shell.followed import Followed
 from reconciler.shell.hub import Unit
 from reconciler.shell.judging import Judging
@@ -36,7 +36,7 @@ from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.leaving import Leaving
 from reconciler.shell.observe import Kind, Observer
 from reconciler.shell.performing import Batch, Performing
-from reconciler.shell.ports import AuditRow, Tx
+from reconciler.shell.ports import Tx
 from reconciler.shell.releases import Releases, SentRelease
 from reconciler.shell.retries import Retry
 
@@ -330,7 +330,7 @@ class Lane:
         found = await self.judging.judge(self.observer, self.kube, performing, now)
         if found.facts:
             await self.context.store.transact(f"facts:{self.name}", lambda tx: _put_facts(tx, found.facts))
-        board, drift = self.context.board, list[AuditRow]()
+        board, drift = self.context.board, list[Line]()
         for verdict in found.verdicts:
             if performing.is_unsettled(verdict.target):
                 continue  # it was written while it was judged, and is judged again
@@ -346,7 +346,7 @@ class Lane:
             board.verdicts.pop(target, None)
             self._drift.forget(target)
         if drift:
-            await self.context.store.transact(f"drift:{self.name}", lambda tx: _put_audit(tx, drift))
+            await self.context.store.transact(f"drift:{self.name}", lambda tx: tell(tx, drift))
         return found.rechecks
 
 
@@ -381,11 +381,6 @@ def _read(tx: Tx, cluster: str, names: list[str] | None, known: frozenset[str]) 
     }
     sources = [tx.source(name) for name in sorted({row.source for row in assignments} - known)]
     return Loaded(rows, {source.name: source.health_policies for source in sources if source is not None})
-
-
-def _put_audit(tx: Tx, rows: list[AuditRow]) -> None:
-    for row in rows:
-        tx.audit(row)
 
 
 def _put_facts(tx: Tx, facts: list[tuple[Target, ObjectKey, Facts]]) -> None:
