@@ -112,6 +112,7 @@ class Performing:
     _running: dict[Target, _Run] = field(default_factory=dict)
     _unread: set[Target] = field(default_factory=set)
     _started: int = 0
+    _looked_s: float = float("-inf")
     _limited_until_s: float = 0.0
 
     # ---- what is to be done ------------------------------------------------------------------------------------
@@ -146,9 +147,9 @@ class Performing:
         return target in self._unread
 
     def times(self) -> list[float]:
-        """When to begin with what has to wait; what may begin, and finds no room, does when another one ends."""
-        now_s = self.context.clock.now().monotonic
-        return [at_s for at_s in self.retries.times() if at_s > now_s]
+        """When to begin with what was not due yet when it was last looked at; what was, and found no room, begins when
+        another one ends."""
+        return [at_s for at_s in self.retries.times() if at_s > self._looked_s]
 
     @property
     def busy(self) -> bool:
@@ -161,6 +162,7 @@ class Performing:
         """Begin with what may begin now, in the order in which it was committed; of what was slow the last time with
         those that have waited longest, behind all others."""
         now = self.context.clock.now()
+        self._looked_s = now.monotonic
         slow: list[Target] = []
         for target in list(self._queue):
             if len(self._running) >= AT_ONCE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 from reconciler.core.model import Now, Reason, Target
@@ -101,6 +102,23 @@ def test_one_target_that_hangs_puts_off_nobody_on_a_cluster_that_answers() -> No
 
     settings = DaemonSettings(writes_per_second_and_cluster=1.0)
     play_fleet(story, clusters=1, applications=31, plan=plan, settings=settings)
+
+
+def test_a_retry_that_becomes_due_while_the_lane_judges_is_not_forgotten() -> None:
+    """A round begins with writing, then judges, which may take long, and asks at last when to look again."""
+
+    async def story(world: World) -> None:
+        assert world.daemon is not None
+        performing, target = world.daemon.lanes["c0"].performing, Target("sim/app0", "c0")
+        performing.start_due()
+        now = world.daemon.ports.clock.now()
+        performing.retries.put_off(target, Later(Reason("WriteLimit", "spent"), after_s=1.0), now)
+        await asyncio.sleep(2)
+        assert performing.times() == [now.monotonic + 1.0], "it is due, and nobody has begun with it"
+        performing.start_due()
+        assert performing.times() == [], "who finds no room is begun with when another one ends"
+
+    play_fleet(story, clusters=1)
 
 
 def test_who_came_to_nothing_slowly_is_slow_until_it_comes_to_something_or_fails_at_once() -> None:
