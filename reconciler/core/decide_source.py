@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from reconciler.core.actions import Alert, Cost, Decision, Disabled, Due, Forgotten, Orphaned, Prune, Step, Wait
 from reconciler.core.heal import decide_heal
+from reconciler.core.inventory import Refusal, left_behind
 from reconciler.core.model import (
     SETTLED_STATES,
     Health,
@@ -51,13 +52,14 @@ class ApplicationFacts:
 
     `goals`: what Git asks for, digest by cluster; None where the application cannot be decided now (`blocked` says
     why). `rows`: for each target its rows in active rollouts, oldest first. `prunable`: objects in the inventory that
-    the assigned release no longer has, by target, in deletion order. `deletions_allowed` is False while anything of
-    the source could not be read whole. `quarantined` names the rollout that was stopped for each digest. No new
-    release goes to `blocked_clusters`: their documents are broken. `stopped` are the active rollouts that are paused,
-    halted or on their way back: nothing is deleted on their targets. `catching_up` is the active catch-up rollout, ""
-    if there is none. `unproven` are targets that have a release which never baked there, and no rollout that sees to
-    it: how the last one that brought it left them (Skipped: aborted, Superseded, Unreachable). `declared_clusters` are
-    those that Git has at all; `moves` names, for a pair of releases, the job that would change its namespace."""
+    the assigned release no longer has, by target, in deletion order; `left_behind`: those of them that stay, and why.
+    `deletions_allowed` is False while anything of the source could not be read whole. `quarantined` names the rollout
+    that was stopped for each digest. No new release goes to `blocked_clusters`: their documents are broken. `stopped`
+    are the active rollouts that are paused, halted or on their way back: nothing is deleted on their targets.
+    `catching_up` is the active catch-up rollout, "" if there is none. `unproven` are targets that have a release which
+    never baked there, and no rollout that sees to it: how the last one that brought it left them (Skipped: aborted,
+    Superseded, Unreachable). `declared_clusters` are those that Git has at all; `moves` names, for a pair of releases,
+    the job that would change its namespace."""
 
     application: str
     revision: str
@@ -67,6 +69,7 @@ class ApplicationFacts:
     rows: Mapping[Target, list[tuple[str, RolloutTarget]]] = field(default_factory=dict)
     quarantined: Mapping[str, str] = field(default_factory=dict)
     prunable: Mapping[Target, tuple[InventoryItem, ...]] = field(default_factory=dict)
+    left_behind: Mapping[Target, tuple[Refusal, ...]] = field(default_factory=dict)
     prune_failed: Mapping[Target, Reason] = field(default_factory=dict)
     unproven: Mapping[Target, TargetState] = field(default_factory=dict)
     blocked_clusters: Mapping[str, Reason] = field(default_factory=dict)
@@ -134,6 +137,8 @@ def decide_application(facts: ApplicationFacts, now: Now) -> ApplicationDecision
                 steps.append(outcome)
             elif outcome is not None:
                 waits.append(outcome)
+        if facts.left_behind.get(target):
+            waits.append(Wait(str(target), left_behind(facts.left_behind[target])))
     rechecks = [wait.recheck_at for wait in waits if wait.recheck_at is not None]
     decision = Decision(None, tuple(steps), (), tuple(waits), min(rechecks) if rechecks else None)
     kind = RolloutKind.CATCH_UP if goals and due else RolloutKind.CHANGE

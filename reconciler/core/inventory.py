@@ -9,7 +9,7 @@ never are: a namespace takes everything in it along, a CRD every object of its k
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from reconciler.core.health_common import metadata_of
@@ -57,6 +57,13 @@ def prunable(
         else:
             refused.append(Refusal(item, reason))
     return Prunable(tuple(items), tuple(refused))
+
+
+def left_behind(refused: Sequence[Refusal]) -> Reason:
+    """How people are told of what stays, at least one: nobody will delete it but they."""
+    first, more = refused[0], len(refused) - 1
+    message = f"{first.item.key} stays though the release has it no longer: {first.reason.message}"
+    return Reason("LeftBehind", message + (f"; and {more} more" if more else ""))
 
 
 def _refusal(item: InventoryItem, live: Manifest | None) -> Reason | None:

@@ -29,6 +29,7 @@ from reconciler.shell.hub import Hub
 from reconciler.shell.judging import Judging
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.lane import Lane, lane_name
+from reconciler.shell.leaving import Leaving
 from reconciler.shell.limiter import Limiter, WriteLimits
 from reconciler.shell.logs import event
 from reconciler.shell.metrics import Metrics
@@ -274,6 +275,8 @@ class Daemon:
             self._scope,
             self.ports.log,
         )
+        unsettled = lane.performing.is_unsettled
+        lane.leaving = Leaving(self.context, connected, lane.observer, self._scope, unsettled, lane.gone)
         self.lanes[cluster.name] = lane
         self.board.clusters[cluster.name] = ClusterEntry(lane.view, lane.freshness, region)
         self._scope.start(lane_name(cluster.name), lane.run())

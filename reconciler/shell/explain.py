@@ -212,11 +212,16 @@ def _standing_gate(daemon: Daemon, look: Look, now: Now) -> Gate:
         return Gate("observation", look.blind)
     if source is not None and look.goal != look.assigned:
         return source
-    wait = _wait_of(waits, str(look.target))
+    own = [each for each in waits if each.subject == str(look.target)]
+    # What stays of an earlier release keeps nothing from moving: everything else is said before it.
+    left = next((each for each in own if each.reason.code == "LeftBehind"), None)
+    wait = next((each for each in own if each is not left), None)
     if wait is not None:
         by = "quarantine" if wait.reason.code == "Quarantined" else "gate"
         return Gate(by, wait.reason, wait.recheck_at)
     if look.state == SYNCED:
+        if left is not None:
+            return source or Gate("", left.reason)
         return source or Gate("", Reason("UpToDate", "the release that Git asks for is live and healthy"))
     if look.state in ("Waiting", "Outdated"):
         return Gate("source", Reason("NotDecidedYet", "the new release was found and is about to be rolled out"))

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 
 from reconciler.core.decide_source import ApplicationFacts
 from reconciler.core.fleet_model import CompiledApplication, FleetSnapshot
-from reconciler.core.inventory import prunable
+from reconciler.core.inventory import Prunable, prunable
 from reconciler.core.model import (
     SETTLED_STATES,
     Assignment,
     ClusterView,
-    InventoryItem,
     Now,
     ObjectKey,
     Reason,
@@ -105,6 +104,7 @@ class Gathering:
         counts = tx.pending_counts(application) if ours else {}
         pending = {target: IntentSummary(count) for target, count in counts.items()}
         differing = drifted({target: verdict for target, verdict in verdicts.items() if target in ours}, pending)
+        dropped = self._dropped(tx, application, ours)
         return ApplicationFacts(
             application=application,
             revision="",
@@ -121,7 +121,8 @@ class Gathering:
             ),
             rows=standing.rows,
             quarantined={row.digest: row.rollout for row in tx.quarantined(application)},
-            prunable=self._prunable(tx, application, ours),
+            prunable={target: found.items for target, found in dropped.items() if found.items},
+            left_behind={target: found.refused for target, found in dropped.items() if found.refused},
             prune_failed=_failed_prunes(tx, application, ours) if ours else {},
             moves=self._moves_of(tx, compiled, assignments) if compiled is not None and blocked is None else {},
             declared_clusters=frozenset(snapshot.clusters) if snapshot is not None else frozenset(),
@@ -151,20 +152,17 @@ class Gathering:
                 self._moves[pair] = moved_job(before.objects, after.objects)
         return {pair: found for pair in wanted if (found := self._moves.get(pair, ""))}
 
-    def _prunable(
-        self, tx: Tx, application: str, assignments: Mapping[Target, Assignment]
-    ) -> dict[Target, tuple[InventoryItem, ...]]:
+    def _dropped(self, tx: Tx, application: str, assignments: Mapping[Target, Assignment]) -> dict[Target, Prunable]:
         """What the inventory has that the assigned release has not. Only where it has more objects is it read."""
         sizes = tx.inventory_sizes(application) if assignments else {}
-        found: dict[Target, tuple[InventoryItem, ...]] = {}
+        found: dict[Target, Prunable] = {}
         for target, row in assignments.items():
             size = sizes.get(target, 0)
             if not row.digest or not size or size <= self._size_of(tx, row.digest):
                 continue
             release = tx.release(row.digest)
-            items = prunable(tx.inventory(target), release.objects).items if release is not None else ()
-            if items:
-                found[target] = items
+            if release is not None:
+                found[target] = prunable(tx.inventory(target), release.objects)
         return found
 
     def _size_of(self, tx: Tx, digest: str) -> int:

@@ -11,7 +11,7 @@ whether it still may. A lane that hangs holds nobody else up, and no write that 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from reconciler.core.documents import Cluster
@@ -28,7 +28,7 @@ from reconciler.core.model import (
     Target,
 )
 from reconciler.shell.context import INTENTS, Context, intents_of
-from reconciler.shell.drift_log import DriftLog
+from reconciler.shell.drift_log import DriftLog, Line, tell
 from reconciler.shell.followed import Followed
 from reconciler.shell.hub import Unit
 from reconciler.shell.judging import Judging
@@ -36,7 +36,7 @@ from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.leaving import Leaving
 from reconciler.shell.observe import Kind, Observer
 from reconciler.shell.performing import Batch, Performing
-from reconciler.shell.ports import AuditRow, Tx
+from reconciler.shell.ports import Tx
 from reconciler.shell.releases import Releases, SentRelease
 from reconciler.shell.retries import Retry
 
@@ -80,8 +80,8 @@ def lane_name(cluster: str) -> str:
 
 @dataclass(slots=True)
 class Lane:
-    """One cluster. `observer` is made with `objects_changed` and `heard` of this lane as its callbacks, and
-    `performing` with this lane as its own."""
+    """One cluster. `observer` is made with `objects_changed` and `heard` of this lane as its callbacks, `performing`
+    with this lane as its own, and `leaving` with its `gone`."""
 
     context: Context
     document: Cluster
@@ -92,8 +92,8 @@ class Lane:
     resync_interval_s: float
     observer: Observer = field(init=False)
     performing: Performing = field(init=False)
+    leaving: Leaving = field(init=False)
     _unit: Unit | None = field(init=False, default=None)
-    _leaving: Leaving = field(init=False)
     _rows: dict[Target, Rows] = field(init=False, default_factory=dict)
     _assigned: dict[Target, Assignment] = field(init=False, default_factory=dict)
     _health: dict[str, HealthPolicies] = field(init=False, default_factory=dict)
@@ -109,7 +109,6 @@ class Lane:
     def __post_init__(self) -> None:
         self._started_at = self.context.clock.now().monotonic
         self._drift = DriftLog(self.context, self.document.name)
-        self._leaving = Leaving(self.document.name)
 
     @property
     def name(self) -> str:
@@ -169,13 +168,22 @@ class Lane:
             self._unit.wake(intents_of(target.application))
         self._wake_owners(target)
 
+    def gone(self, targets: Collection[Target]) -> None:
+        """It was looked whether objects that no release has any more have gone, and those of `targets` have: what the
+        store says of them is read again, and who decides about them looks."""
+        for target in targets:
+            self._wake_owners(target)
+        if self._unit is not None:
+            self._unit.wake(*(intents_of(target.application) for target in targets))
+
     # ---- what the observer tells -------------------------------------------------------------------------------
 
     def objects_changed(self, keys: Sequence[ObjectKey]) -> None:
         """Some live objects changed: judge them."""
         self.judging.mark(keys)
+        self.leaving.changed(keys)
         if self._unit is not None:
-            self._unit.wake(*([INTENTS] if self._leaving.concerns(keys) else []))
+            self._unit.wake()
 
     def heard(self) -> None:
         """The cluster answered. When it had not for long, everybody concerned looks again; when it was only quiet, as
@@ -215,6 +223,7 @@ class Lane:
             finally:
                 self._unit = None
                 self.observer.stop()
+                await self.leaving.close()
                 await self.performing.close()
 
     async def step(self, dirty: Iterable[tuple[str, ...]]) -> float | None:
@@ -227,12 +236,9 @@ class Lane:
             known, given_up = frozenset(self._health), self.context.store.given_up(self.name)
             loaded = await self.context.store.read(f"load:{self.name}", lambda tx: _read(tx, self.name, names, known))
             await self._take_in(loaded, names, given_up)
-            for item in await self._leaving.confirm(self.observer, self.kube, self.context.store):
-                self._wake_owners(item.target)
-                if self._unit is not None:
-                    self._unit.wake(intents_of(item.target.application))
         self.performing.start_due()
-        rechecks = [*self._set_pace(), *await self._judge(), *self.performing.times()]
+        self.leaving.start_due()
+        rechecks = [*self._set_pace(), *await self._judge(), *self.performing.times(), *self.leaving.times()]
         self._notice_silence()
         if self._was_heard:
             heard_at = self.observer.heard_at or 0.0
@@ -276,7 +282,7 @@ class Lane:
             self.judging.assign(target, sent, items, self._health.get(rows.assignment.source, NO_POLICIES))
             declared = sent.kinds
         self._followed.put(target, declared, owned)
-        self._leaving.take(target, rows.items, rows.intents)
+        self.leaving.take(target, rows.items, sent.objects.keys() if sent is not None else None, rows.intents)
         if rows.intents and rows.assignment is not None:
             batch = Batch(rows.intents, items, rows.assignment.source, rows.rules, given_up)
             self.performing.take(target, batch)
@@ -324,7 +330,7 @@ class Lane:
         found = await self.judging.judge(self.observer, self.kube, performing, now)
         if found.facts:
             await self.context.store.transact(f"facts:{self.name}", lambda tx: _put_facts(tx, found.facts))
-        board, drift = self.context.board, list[AuditRow]()
+        board, drift = self.context.board, list[Line]()
         for verdict in found.verdicts:
             if performing.is_unsettled(verdict.target):
                 continue  # it was written while it was judged, and is judged again
@@ -340,7 +346,7 @@ class Lane:
             board.verdicts.pop(target, None)
             self._drift.forget(target)
         if drift:
-            await self.context.store.transact(f"drift:{self.name}", lambda tx: _put_audit(tx, drift))
+            await self.context.store.transact(f"drift:{self.name}", lambda tx: tell(tx, drift))
         return found.rechecks
 
 
@@ -375,11 +381,6 @@ def _read(tx: Tx, cluster: str, names: list[str] | None, known: frozenset[str]) 
     }
     sources = [tx.source(name) for name in sorted({row.source for row in assignments} - known)]
     return Loaded(rows, {source.name: source.health_policies for source in sources if source is not None})
-
-
-def _put_audit(tx: Tx, rows: list[AuditRow]) -> None:
-    for row in rows:
-        tx.audit(row)
 
 
 def _put_facts(tx: Tx, facts: list[tuple[Target, ObjectKey, Facts]]) -> None:

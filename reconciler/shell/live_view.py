@@ -227,19 +227,23 @@ def _target_health(look: Look, versions: Mapping[ObjectKey, str]) -> Sequence[di
 
 
 async def flink_status(daemon: Daemon, names: Sequence[str]) -> dict[str, Any]:
-    """What the live Flink objects of these applications say of their jobs: `plan --live` names exact effects by it."""
+    """What the live Flink objects of these applications say of their jobs: `plan --live` names exact effects by it.
+    What was last seen of a target that cannot be seen now says nothing of its jobs: it is `unseen`, with why."""
     found: list[dict[str, Any]] = []
+    unseen: list[dict[str, Any]] = []
     for name in names:
         for look in await looks(daemon, name):
+            where = {"application": name, "cluster": look.target.cluster}
+            if not look.seen:
+                why = _unseen(look)
+                unseen.append({**where, "reason": why.code, "message": why.message})
+                continue
             lane = daemon.lanes.get(look.target.cluster)
             for part in look.verdict.objects if look.verdict is not None and lane is not None else ():
                 live = lane.observer.live(part.key) if lane is not None else None
                 if part.key.group == "flink.apache.org" and isinstance(live, dict):
-                    found.append(
-                        {"application": name, "cluster": look.target.cluster, "key": list(part.key),
-                         "status": live.get("status") or {}}
-                    )  # fmt: skip
-    return {"objects": found}
+                    found.append({**where, "key": list(part.key), "status": live.get("status") or {}})
+    return {"objects": found, "unseen": unseen}
 
 
 async def release(daemon: Daemon, digest: str) -> dict[str, Any]:

@@ -148,9 +148,20 @@ def look_at(daemon: Daemon, target: Target, goal: str, assignment: Assignment | 
     now: Now = daemon.ports.clock.now()
     view = daemon.board.view(target.cluster, now)
     unreachable = view is not None and view.unreachable(now)
+    return Look(
+        target, goal, assignment, daemon.board.verdict(target), moving, view, unreachable, _blind(daemon, target)
+    )
+
+
+def is_seen(daemon: Daemon, target: Target, now: Now) -> bool:
+    """As `Look.seen`, where that is all that is asked of many targets."""
+    view = daemon.board.view(target.cluster, now)
+    return (view is None or not view.unreachable(now)) and _blind(daemon, target) is None
+
+
+def _blind(daemon: Daemon, target: Target) -> Reason | None:
     lane = daemon.lanes.get(target.cluster)
-    blind = lane.blind(target) if lane is not None else None
-    return Look(target, goal, assignment, daemon.board.verdict(target), moving, view, unreachable, blind)
+    return lane.blind(target) if lane is not None else None
 
 
 async def all_looks(daemon: Daemon) -> list[Look]:

@@ -5,8 +5,10 @@
     batch:  object after object: may I? -> perform -> result; all results of a batch in one transaction (T2)
     end:    whatever ended it, what the store says of the target is read again before it is judged or begun anew
 
-A target that must wait does not hold up the others, nor does one whose requests take long; a cluster that does not
-answer, or takes no more for now, holds up all of them.
+A target that must wait does not hold up the others, nor does one whose requests take long: where it came to nothing, it
+stands behind the others the next time, and leaves room for them. A cluster that does not answer, or takes no more for
+now, holds up all of them. Silence is that of the cluster only where nothing was heard of it meanwhile: a webhook hangs
+as well.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from reconciler.core.model import (
     IntentResult,
     IntentState,
     InventoryItem,
+    Now,
     ObjectKey,
     Reason,
     Target,
@@ -42,6 +45,10 @@ from reconciler.shell.scope import Scope
 
 #: Targets of one cluster that are written at a time: one that waits for a slow webhook leaves room for the others.
 AT_ONCE = 4
+#: Of those, at most so many that were slow the last time: however many hang, there is room for those that do not.
+SLOW_AT_ONCE = 2
+#: An attempt that comes to nothing after so long has held its place for nothing. A healthy write takes some 10 ms.
+SLOW_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +87,16 @@ class Lane(Protocol):
 
 
 @dataclass(slots=True)
+class _Run:
+    """A batch under way: the name of its task, when it began, and when it last asked the cluster for something
+    (Now.monotonic)."""
+
+    task: str
+    began_s: float
+    asked_s: float
+
+
+@dataclass(slots=True)
 class Performing:
     """The batches of one cluster. Tasks belong to `scope`."""
 
@@ -92,9 +109,10 @@ class Performing:
     log: logging.Logger
     retries: Retries = field(default_factory=Retries)
     _queue: dict[Target, Batch] = field(default_factory=dict)
-    _running: dict[Target, str] = field(default_factory=dict)  # -> the name of its task
+    _running: dict[Target, _Run] = field(default_factory=dict)
     _unread: set[Target] = field(default_factory=set)
     _started: int = 0
+    _looked_s: float = float("-inf")
     _limited_until_s: float = 0.0
 
     # ---- what is to be done ------------------------------------------------------------------------------------
@@ -129,9 +147,9 @@ class Performing:
         return target in self._unread
 
     def times(self) -> list[float]:
-        """When to begin with what has to wait; what may begin, and finds no room, does when another one ends."""
-        now_s = self.context.clock.now().monotonic
-        return [at_s for at_s in self.retries.times() if at_s > now_s]
+        """When to begin with what was not due yet when it was last looked at; what was, and found no room, begins when
+        another one ends."""
+        return [at_s for at_s in self.retries.times() if at_s > self._looked_s]
 
     @property
     def busy(self) -> bool:
@@ -141,22 +159,36 @@ class Performing:
     # ---- doing it ----------------------------------------------------------------------------------------------
 
     def start_due(self) -> None:
-        """Begin with what may begin now, in the order in which it was committed."""
+        """Begin with what may begin now, in the order in which it was committed; of what was slow the last time with
+        those that have waited longest, behind all others."""
         now = self.context.clock.now()
+        self._looked_s = now.monotonic
+        slow: list[Target] = []
         for target in list(self._queue):
             if len(self._running) >= AT_ONCE:
                 return
-            if not self.is_unsettled(target) and self.retries.ready(target, now):
-                self._started += 1
-                name = f"write:{self.lane.name}/{target.application}#{self._started}"
-                self._running[target] = name
-                self.scope.start(name, self._carry_out(target, self._queue[target]))
+            if self.is_unsettled(target) or not self.retries.ready(target, now):
+                continue
+            if self.retries.is_slow(target):
+                slow.append(target)
+            else:
+                self._start(target, now)
+        under_way = sum(self.retries.is_slow(target) for target in self._running)
+        room = min(SLOW_AT_ONCE - under_way, AT_ONCE - len(self._running))
+        for target in sorted(slow, key=self.retries.due_since)[: max(room, 0)]:
+            self._start(target, now)
+
+    def _start(self, target: Target, now: Now) -> None:
+        self._started += 1
+        name = f"write:{self.lane.name}/{target.application}#{self._started}"
+        self._running[target] = _Run(name, now.monotonic, now.monotonic)
+        self.scope.start(name, self._carry_out(target, self._queue[target]))
 
     async def close(self) -> None:
         """Cancel what is under way and wait for its end: results that came are recorded."""
         self._queue.clear()
-        for name in list(self._running.values()):
-            await self.scope.stop(name)
+        for run in list(self._running.values()):
+            await self.scope.stop(run.task)
 
     async def _carry_out(self, target: Target, batch: Batch) -> None:
         with self.context.hub.hold(f"write:{self.lane.name}"):
@@ -166,13 +198,20 @@ class Performing:
                 if later is None:
                     self.retries.done(target)
                 else:
-                    self.retries.put_off(target, later, self.context.clock.now())
-                    if later.unreachable or later.reason.code in WHOLE_LANE:
-                        self.retries.put_off_all(target, self._queue, later)
+                    self._put_off(target, later)
             finally:
                 del self._running[target]
                 self._unread.add(target)
                 self.lane.ended(target)
+
+    def _put_off(self, target: Target, later: Later) -> None:
+        """Try `target` later, and all others too where that is for a reason that holds for them."""
+        now, run = self.context.clock.now(), self._running[target]
+        self.retries.put_off(target, later, now, slow=now.monotonic - run.began_s >= SLOW_S)
+        heard_at = self.lane.observer.heard_at
+        silent = later.unreachable and (heard_at is None or heard_at <= run.asked_s)
+        if silent or later.reason.code in WHOLE_LANE:
+            self.retries.put_off_all(target, self._queue, later)
 
     async def _perform(self, target: Target, batch: Batch, *, trust_cache: bool) -> Later | None:
         """One target's intents, in order. A permanent failure gives up the rest of the batch, and what this cluster's
@@ -205,9 +244,10 @@ class Performing:
         rule = sent.by_object.get(intent.key)
         item = batch.items.get(intent.key)
         wanted = Wanted(manifest, item, sent.owner, sent.rules, rule, known, sent.former_owner)
-        now_wall = self.context.clock.now().wall
+        now = self.context.clock.now()
+        self._running[intent.target].asked_s = now.monotonic
         cluster = self.kube.acting_for(sent.source)
-        outcome = await perform(intent, wanted, cluster, observer, lambda: self._permit(intent, batch), now_wall)
+        outcome = await perform(intent, wanted, cluster, observer, lambda: self._permit(intent, batch), now.wall)
         result = "later" if isinstance(outcome, Later) else str(outcome.state)
         self.context.metrics.add("intents", verb=str(intent.verb), outcome=result)
         if isinstance(outcome, Later) or outcome.reason is not None:
@@ -235,6 +275,7 @@ class Performing:
         if now_s < self._limited_until_s:
             wait_s = self._limited_until_s - now_s
             return Later(Reason("WriteLimit", "the write limit is spent for now"), after_s=wait_s)
+        self._running[intent.target].asked_s = now_s
         return None
 
     async def _is_wanted(self, intent: Intent, batch: Batch) -> bool:

@@ -270,6 +270,10 @@ class Tx(Protocol):
         """Deletions of `application` that were refused for good, in the order they were committed."""
         ...
 
+    def refused_heals(self, target: Target, digest: str, attempt: int) -> list[Intent]:
+        """What was refused for good of repair number `attempt` of `target`, whoever had decided it."""
+        ...
+
     def intent(self, intent_id: str) -> Intent | None: ...
     def put_intents(self, intents: Sequence[Intent]) -> None:
         """Insert; an intent whose id exists already is left as it is."""
@@ -306,6 +310,10 @@ class Tx(Protocol):
         self, *, application: str | None = None, rollout: str | None = None, after_id: int = 0, limit: int = 200
     ) -> list[AuditRow]:
         """Newest first."""
+        ...
+
+    def drift_told(self, target: Target, limit: int = 100) -> list[AuditRow]:
+        """The lines that tell of drift of `target` since we last wrote it, newest first."""
         ...
 
     def put_outbox(self, key: str, kind: str, body: Mapping[str, Any], wall: float) -> bool:

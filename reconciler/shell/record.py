@@ -32,7 +32,6 @@ from reconciler.core.model import (
     Assignment,
     Intent,
     IntentResult,
-    IntentState,
     InventoryItem,
     InventoryPhase,
     Now,
@@ -222,14 +221,8 @@ def _refusals(tx: Tx, assignment: Assignment) -> dict[ObjectKey, Reason]:
     """What was refused of the last repair in a row, whoever had decided it."""
     if not assignment.heal_streak:
         return {}
-    target, last = assignment.target, ("heal", assignment.digest, assignment.heal_count)
-    return {
-        intent.key: intent.reason
-        for intent in tx.intents(application=target.application, cluster=target.cluster, pending=False)
-        if (intent.purpose, intent.digest, intent.attempt) == last
-        and intent.state is IntentState.FAILED
-        and intent.reason is not None
-    }
+    refused = tx.refused_heals(assignment.target, assignment.digest, assignment.heal_count)
+    return {intent.key: intent.reason for intent in refused if intent.reason is not None}
 
 
 def report_only(tx: Tx, targets: Iterable[Target]) -> frozenset[str]:

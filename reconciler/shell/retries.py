@@ -1,7 +1,8 @@
 """When the writes of a lane's targets are tried again, and why not now.
 
 A target that must wait does not hold up the others, but for reasons that hold for everything the lane would write. What
-was sent and got no answer leaves its target in doubt: nothing is known there before it is read again.
+was sent and got no answer leaves its target in doubt: nothing is known there before it is read again. One that took
+long and came to nothing is slow: it holds a place that others could have.
 
     retries.put_off(target, later, now)
     retries.ready(target, now)          # False until then
@@ -38,6 +39,7 @@ class Retries:
     def __init__(self) -> None:
         self._waits: dict[Target, Retry] = {}
         self._in_doubt: set[Target] = set()
+        self._slow: set[Target] = set()
 
     def of(self, target: Target) -> Retry | None:
         """Why the writes of `target` wait, and until when; None if they do not."""
@@ -56,22 +58,35 @@ class Retries:
         """True if something may have been sent there and nobody knows what came of it."""
         return target in self._in_doubt
 
+    def is_slow(self, target: Target) -> bool:
+        """True if its last attempt took long and came to nothing."""
+        return target in self._slow
+
+    def due_since(self, target: Target) -> float:
+        """Since when it may be tried: Now.monotonic, 0 if it does not wait."""
+        wait = self._waits.get(target)
+        return wait.at_s if wait is not None else 0.0
+
     def done(self, target: Target) -> None:
         """The target's writes were carried out."""
         self._waits.pop(target, None)
         self._in_doubt.discard(target)
+        self._slow.discard(target)
 
     def clear(self) -> None:
-        """Everything may be tried again now; what is in doubt stays so."""
+        """Everything may be tried again now, and nothing is slow on a cluster that is back; what is in doubt stays
+        so."""
         self._waits.clear()
+        self._slow.clear()
 
     def keep(self, pending: Callable[[Target], bool], assigned: Container[Target]) -> None:
         """Forget targets that have nothing `pending`, and doubts about those that are not `assigned` anything."""
         self._waits = {target: wait for target, wait in self._waits.items() if pending(target)}
         self._in_doubt = {target for target in self._in_doubt if target in assigned}
+        self._slow = {target for target in self._slow if target in assigned}
 
-    def put_off(self, target: Target, later: Later, now: Now) -> None:
-        """Try `target` later, after ever longer pauses while it fails."""
+    def put_off(self, target: Target, later: Later, now: Now, *, slow: bool = False) -> None:
+        """Try `target` later, after ever longer pauses while it fails. `slow`: to learn that took long."""
         previous = self._waits.get(target)
         counted = later.reason.code not in NOT_SENT
         failures = (previous.failures if previous is not None else 0) + counted
@@ -80,6 +95,7 @@ class Retries:
             delay_s = max(later.after_s, delay_s) if counted else later.after_s
         if counted:
             self._in_doubt.add(target)
+            (self._slow.add if slow else self._slow.discard)(target)
         self._waits[target] = Retry(failures, now.monotonic + delay_s, later.reason)
 
     def put_off_all(self, first: Target, targets: Iterable[Target], later: Later) -> None:

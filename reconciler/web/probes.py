@@ -15,9 +15,10 @@ from typing import Any
 
 from aiohttp import web
 
-from reconciler.core.model import Rollout, RolloutTarget
+from reconciler.core.model import Health, Rollout, RolloutTarget, Sync
 from reconciler.shell.asking import ANSWERS_MAX
 from reconciler.shell.daemon import Daemon
+from reconciler.shell.looks import is_seen
 from reconciler.shell.metrics import CONTENT_TYPE
 from reconciler.shell.ports import Tx
 from reconciler.web.api import answer
@@ -96,8 +97,11 @@ async def measure(daemon: Daemon, lag: LoopLag) -> None:
     metrics.set("outbox_backlog", backlog)
     metrics.set_all("rollouts", _counted(str(rollout.state) for rollout in active))
     metrics.set_all("targets", _counted(str(row.state) for row in rows))
-    metrics.set_all("targets_health", _counted(str(verdict.health) for verdict in board.verdicts.values()))
-    metrics.set_all("targets_sync", _counted(str(verdict.sync) for verdict in board.verdicts.values()))
+    verdicts = [(verdict, is_seen(daemon, target, now)) for target, verdict in board.verdicts.items()]
+    healths = (verdict.health if seen else Health.UNKNOWN for verdict, seen in verdicts)
+    metrics.set_all("targets_health", _counted(str(health) for health in healths))
+    syncs = (verdict.sync if seen else Sync.UNKNOWN for verdict, seen in verdicts)
+    metrics.set_all("targets_sync", _counted(str(sync) for sync in syncs))
     metrics.set_all("waits", _counted(wait.reason.code for waits in board.waits.values() for wait in waits))
     views = {name: entry.view() for name, entry in board.clusters.items()}
     reachable = {name: float(view.heard_at is not None and not view.unreachable(now)) for name, view in views.items()}

@@ -48,6 +48,10 @@ QUESTIONS: list[tuple[Callable[[Tx], Any], str]] = [
     (lambda tx: tx.active_rows(), "ix_rollout_target_active"),
     (lambda tx: tx.revision_of(TARGETS[0], "d"), "ix_rollout_target_release (to_digest=? AND cluster=?"),
     (lambda tx: tx.failed_prunes(APPLICATION), "ix_intent_failed_prune (application=?)"),
+    (
+        lambda tx: tx.refused_heals(TARGETS[0], "d", 7),
+        "ix_intent_failed_heal (application=? AND cluster=? AND attempt=?)",
+    ),
     (lambda tx: tx.put_rollout_targets("r1", rows(rollout(), release())), "PRIMARY KEY (rollout=?"),
     (lambda tx: tx.intents(cluster="eu-0", pending=True), "ix_intent_pending (cluster=?)"),
     (
@@ -75,6 +79,7 @@ QUESTIONS: list[tuple[Callable[[Tx], Any], str]] = [
     (lambda tx: tx.outbox(sent=False), "ix_outbox_unsent"),
     (lambda tx: tx.audit_log(application=APPLICATION), "ix_audit_application"),
     (lambda tx: tx.audit_log(rollout="r1"), "ix_audit_rollout"),
+    (lambda tx: tx.drift_told(TARGETS[0]), "ix_audit_drift (application=? AND cluster=?)"),
 ]
 
 

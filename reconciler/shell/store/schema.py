@@ -15,11 +15,14 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 #: The newest revision in migrations/versions.
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 #: Marks a SQLite file as ours ("RCNC"), in its header.
 APPLICATION_ID = 0x52434E43
 
 metadata = sa.MetaData()
+
+#: Lines of the audit log that say that a target drifted, and those that say that we wrote it.
+ABOUT_DRIFT = "code IN ('Drift', 'Healing', 'Applying', 'RollingBack')"
 
 #: Alembic's own table: which revision the schema is at.
 alembic_version = sa.Table(
@@ -225,6 +228,13 @@ intent = sa.Table(
     sa.Index("ix_intent_pending", "cluster", "application", sqlite_where=sa.text("state = 'pending'")),
     sa.Index("ix_intent_pending_application", "application", sqlite_where=sa.text("state = 'pending'")),
     sa.Index("ix_intent_failed_prune", "application", sqlite_where=sa.text("state = 'failed' AND purpose = 'prune'")),
+    sa.Index(
+        "ix_intent_failed_heal",
+        "application",
+        "cluster",
+        "attempt",
+        sqlite_where=sa.text("state = 'failed' AND purpose = 'heal'"),
+    ),
     sa.Index("ix_intent_owner", "owner", "state"),
     sa.Index("ix_intent_application", "application", "cluster"),
     sqlite_autoincrement=True,
@@ -283,6 +293,7 @@ audit = sa.Table(
     _text("data", nullable=True),
     sa.Index("ix_audit_application", "application"),
     sa.Index("ix_audit_rollout", "rollout"),
+    sa.Index("ix_audit_drift", "application", "cluster", sqlite_where=sa.text(ABOUT_DRIFT)),
     sqlite_autoincrement=True,
 )
 

@@ -63,6 +63,12 @@ _FAILED_PRUNES = Prepared(
     .where(*equals(_intent, "application"), _FAILED, is_literally(_intent.c.purpose, "prune"))
     .order_by(sorted_apart(_intent.c.sequence))
 )
+_REFUSED_HEALS = Prepared(
+    sa.select(_intent)
+    .where(*equals(_intent, "application", "cluster", "attempt", "digest"))
+    .where(_FAILED, is_literally(_intent.c.purpose, "heal"))
+    .order_by(sorted_apart(_intent.c.sequence))
+)
 _PUT_INTENT = Prepared(insert_or_keep(_intent, "id"))
 _FINISH = Prepared(
     sa.update(_intent)
@@ -125,6 +131,10 @@ class IntentsTx(TxBase):
 
     def failed_prunes(self, application: str) -> list[Intent]:
         return list(map(codec.decode_intent, self._tuples(_FAILED_PRUNES, {"application": application})))
+
+    def refused_heals(self, target: Target, digest: str, attempt: int) -> list[Intent]:
+        asked = {**codec.target_columns(target), "digest": digest, "attempt": attempt}
+        return list(map(self._decoder.intent, self._tuples(_REFUSED_HEALS, asked)))
 
     def intent(self, intent_id: str) -> Intent | None:
         rows = self._tuples(_INTENT, {"id": intent_id})

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
+from reconciler.core.model import Target
 from reconciler.shell.ports import AuditRow, OutboxRow
 from reconciler.shell.store import codec, schema
 from reconciler.shell.store.statements import Prepared, insert_or_keep, select_where
@@ -16,7 +18,14 @@ from reconciler.shell.store.tx_base import TxBase
 _audit = schema.audit
 _outbox = schema.outbox
 
+_LIMIT = sa.bindparam("limit", type_=sa.Integer)
 _AUDIT = Prepared(sa.insert(_audit))
+_ABOUT_DRIFT = Prepared(
+    select_where(_audit, "application", "cluster", order_by=())
+    .where(sa.text(schema.ABOUT_DRIFT))
+    .order_by(_audit.c.id.desc())
+    .limit(_LIMIT)
+)
 _PUT_OUTBOX = Prepared(insert_or_keep(_outbox, "key"))
 _MARK_SENT = Prepared(
     sa.update(_outbox)
@@ -24,7 +33,6 @@ _MARK_SENT = Prepared(
     .values(sent_wall=sa.bindparam("sent_wall"))
 )
 _INSTALLATION = Prepared(sa.select(schema.meta.c.value).where(schema.meta.c.name == "installation"))
-_LIMIT = sa.bindparam("limit", type_=sa.Integer)
 
 
 @functools.cache
@@ -69,6 +77,12 @@ class JournalTx(TxBase):
     ) -> list[AuditRow]:
         given = {k: v for k, v in (("application", application), ("rollout", rollout)) if v is not None}
         rows = self._all(_audit_where(tuple(given)), {**given, "after_id": after_id, "limit": limit})
+        return [_audit_row(row) for row in rows]
+
+    def drift_told(self, target: Target, limit: int = 100) -> list[AuditRow]:
+        """Newest first."""
+        asked = {"application": target.application, "cluster": target.cluster, "limit": limit}
+        rows = itertools.takewhile(lambda row: row.code == "Drift", self._all(_ABOUT_DRIFT, asked))
         return [_audit_row(row) for row in rows]
 
     def put_outbox(self, key: str, kind: str, body: Mapping[str, Any], wall: float) -> bool:
