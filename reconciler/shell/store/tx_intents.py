@@ -134,7 +134,7 @@ class IntentsTx(TxBase):
 
     def refused_heals(self, target: Target, digest: str, attempt: int) -> list[Intent]:
         asked = {**codec.target_columns(target), "digest": digest, "attempt": attempt}
-        return list(map(self._decoder.intent, self._tuples(_REFUSED_HEALS, asked)))
+        return list(map(codec.decode_intent, self._tuples(_REFUSED_HEALS, asked)))
 
     def intent(self, intent_id: str) -> Intent | None:
         rows = self._tuples(_INTENT, {"id": intent_id})
