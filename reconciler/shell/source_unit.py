@@ -340,7 +340,9 @@ class SourceUnit:
         if not looked_at.issuperset(targets):
             return _Overlooked(frozenset(looked_at.union(targets)))
         verdicts = {target: verdicts[target] for target in targets if target in verdicts}
-        renamed, waits_for = take_over_former(tx, self.name, self.snapshot, application, now)
+        renamed, waits_for = take_over_former(
+            tx, self.name, self.snapshot, application, self._context.board.writing, now
+        )
         if renamed:
             standing = self._gathering.standing(tx, application)
         facts = self._gathering.facts(tx, self.snapshot, standing, targets, verdicts, clusters, now)
