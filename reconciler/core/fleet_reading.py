@@ -162,6 +162,8 @@ def _with(
 
 
 class OneFile(NamedTuple):
+    """One file, taken in."""
+
     held: tuple[Held, ...]
     problems: tuple[Problem, ...]
     is_broken: bool  # something of it may be missing

@@ -235,8 +235,10 @@ class SourceUnit:
         # Nearly all applications have the default, which is not stored.
         applications = snapshot.applications
         asked = {name: each.apply.as_text() for name, each in applications.items() if each.apply is not DEFAULT_RULES}
-        # One that is not there may be missing by mistake: then what it had said of writing still holds.
-        names = (name for name in asked.keys() | known.keys() if snapshot.deletions_allowed or name in applications)
+        # One that is not there may be missing by mistake, and of one that is blocked nothing changes: then what it had
+        # said of writing still holds.
+        said = {name for name, each in applications.items() if each.blocked is None}
+        names = said | (known.keys() - applications.keys() if snapshot.deletions_allowed else set())
         written = [name for name in sorted(names) if known.get(name, "") != asked.get(name, "")]
         for name in written:
             tx.put_apply_rules(name, self.name, asked.get(name, ""))
