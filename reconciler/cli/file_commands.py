@@ -35,14 +35,14 @@ def init(arguments: argparse.Namespace, out: Output) -> int:
 def validate(arguments: argparse.Namespace, out: Output) -> int:
     """`validate PATH`: 1 if there are errors."""
     try:
-        problems = offline.validate(Path(arguments.path))
+        found = offline.validate(Path(arguments.path))
     except offline.UsageError as error:
         raise _usage(error) from error
     if out.is_text:
-        out.print(offline.problems_text(problems).rstrip("\n"))
+        out.print(offline.problems_text(found).rstrip("\n"))
     else:
-        out.value(offline.problems_json(problems))
-    return FOUND if has_errors(problems) else DONE
+        out.value(offline.problems_json(found))
+    return FOUND if has_errors(found.problems) else DONE
 
 
 def render(arguments: argparse.Namespace, out: Output) -> int:

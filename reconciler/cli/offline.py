@@ -3,8 +3,8 @@
 Each is a plain function from a path to a value; argument parsing, output formats and exit codes are `cli.main`'s.
 Nothing here imports kubernetes, sqlalchemy or aiohttp, so these commands start at once.
 
-    validate(path) -> list[Problem]                      a fleet repository, a directory of documents, or one file
-    problems_text(problems) -> str                       for people; problems_json(problems) -> the `-o json` shape
+    validate(path) -> Validated                          a fleet repository, a directory of documents, or one file
+    problems_text(found) -> str                          for people; problems_json(found) -> the `-o json` shape
     compile_path(path) -> FleetSnapshot                  the compiled fleet of a working tree
     render(path, application, cluster) -> RenderResult   .problems (errors: nothing is rendered), .manifests, .text()
     waves(policy_file, clusters_path) -> WavesResult     .problems, .as_json(), .text()
@@ -19,16 +19,17 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from reconciler import resources
 from reconciler.cli.scaffold import SCAFFOLD
 from reconciler.core.compile import Inputs, compile_application
-from reconciler.core.documents import Application, Cluster, RolloutPolicy
-from reconciler.core.fleet import compile_fleet, wanted
+from reconciler.core.documents import Application, Cluster, Parsed, RolloutPolicy
+from reconciler.core.fleet import Result, compile_fleet, wanted
 from reconciler.core.fleet_files import FLEET_FILE
 from reconciler.core.fleet_model import EMPTY_CACHE, FleetSettings, FleetSnapshot
 from reconciler.core.formats import exact_duration
@@ -160,13 +161,18 @@ def list_directory(root: Path) -> tuple[dict[str, tuple[str, str]], dict[str, Pa
 
 def compile_path(path: Path, scope: Scope | None = None) -> FleetSnapshot:
     """The fleet of a working tree, compiled from nothing."""
+    return _compiled(path, scope).snapshot
+
+
+def _compiled(path: Path, scope: Scope | None) -> Result:
     listing, blobs = list_directory(path)
     contents: dict[str, bytes] = {}
     while ids := wanted(listing, contents, EMPTY_CACHE):
         contents.update({blob: blobs[blob].read_bytes() for blob in ids})
     settings = FleetSettings(resources.catalogue(), scope or Scope())
-    snapshot = compile_fleet(listing, contents, EMPTY_CACHE, settings).snapshot
-    return replace(snapshot, problems=(*snapshot.problems, *odd_paths(listing, snapshot)))
+    found = compile_fleet(listing, contents, EMPTY_CACHE, settings)
+    odd = odd_paths(listing, found.snapshot)
+    return found._replace(snapshot=replace(found.snapshot, problems=(*found.snapshot.problems, *odd)))
 
 
 def odd_paths(names: Iterable[str], snapshot: FleetSnapshot) -> list[Problem]:
@@ -188,18 +194,30 @@ def _existing(path: Path) -> Path:
 # ---- validate ----------------------------------------------------------------------------------------------------
 
 
-def validate(path: Path, scope: Scope | None = None) -> list[Problem]:
+class Validated(NamedTuple):
+    """What `validate` found, and in how many applications, clusters and policies: that nothing is wrong with none of
+    them says nothing."""
+
+    problems: list[Problem]
+    checked: Mapping[str, int]
+
+
+def validate(path: Path, scope: Scope | None = None) -> Validated:
     """All problems of a fleet repository. A directory without `fleet.yaml` and a single file are checked document by
     document; an Application is compiled as far as it goes without clusters."""
     _existing(path)
     if path.is_dir() and (path / FLEET_FILE).exists():
-        return list(compile_path(path, scope).problems)
+        found = _compiled(path, scope)
+        checked = _counts(parsed for file in found.cache.files.values() for parsed in file.documents)
+        checked["applications"] = len(found.snapshot.applications)  # directories of plain objects are some too
+        return Validated(list(found.snapshot.problems), checked)
     if path.is_dir():
         listing, _ = list_directory(path)
         names = [name for name, (mode, _) in listing.items() if mode != "120000" and name.endswith(_YAML)]
         if not names:
             says = f"{path} holds no fleet.yaml and no YAML"
-            return [Problem(FLEET_FILE, 0, 0, Severity.ERROR, "no-fleet", says, "`reconciler init` writes one")]
+            hint = "`reconciler init` writes one"
+            return Validated([Problem(FLEET_FILE, 0, 0, Severity.ERROR, "no-fleet", says, hint)], _counts(()))
         files = {name: path / name for name in sorted(names)}
         says = "there is no fleet.yaml here: every document was checked by itself, and nothing against the clusters"
         hint = "name the repository's root to check all of it"
@@ -207,19 +225,22 @@ def validate(path: Path, scope: Scope | None = None) -> list[Problem]:
     else:
         files = {path.name: path}
         problems = []
+    documents: list[Parsed] = []
     for name, file in files.items():
-        problems += _validate_file(name, file.read_bytes(), scope or Scope())
-    return sorted(set(problems))
-
-
-def _validate_file(name: str, content: bytes, scope: Scope) -> list[Problem]:
-    documents, found = parse_file(name, content)
-    problems = list(found)
+        some, of_file = parse_file(name, file.read_bytes())
+        documents += some
+        problems += of_file
     for parsed in documents:
         problems += parsed.problems
         if isinstance(parsed.value, Application):
-            problems += _validate_application(parsed.value, scope)
-    return problems
+            problems += _validate_application(parsed.value, scope or Scope())
+    return Validated(sorted(set(problems)), _counts(documents))
+
+
+def _counts(documents: Iterable[Parsed]) -> dict[str, int]:
+    kinds = Counter(parsed.kind for parsed in documents)
+    policies = kinds["RolloutPolicy"] + kinds["HealthPolicy"]
+    return {"applications": kinds["Application"], "clusters": kinds["Cluster"], "policies": policies}
 
 
 def _validate_application(application: Application, scope: Scope) -> list[Problem]:
@@ -240,12 +261,16 @@ def _validate_application(application: Application, scope: Scope) -> list[Proble
     return [problem for problem in found if problem.code not in paths]
 
 
-def problems_text(problems: Sequence[Problem]) -> str:
-    """One line per problem, and a last one that counts them."""
+def problems_text(found: Validated) -> str:
+    """One line per problem, and a last one that counts them and what was looked at."""
+    problems = found.problems
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
     lines = [clean_text(str(problem), PROBLEM_LENGTH_MAX) for problem in problems]
     counted = f"{count(errors, 'error')}, {count(len(problems) - errors, 'warning')}"
-    lines.append(counted if problems else "no problems")
+    applications, clusters, policies = (found.checked[name] for name in ("applications", "clusters", "policies"))
+    own = f"{policies} policies" if policies != 1 else "1 policy"
+    where = f"{count(applications, 'application')}, {count(clusters, 'cluster')} and {own}"
+    lines.append(f"{counted if problems else 'no problems'} in {where}")
     return "\n".join(lines) + "\n"
 
 
@@ -254,9 +279,9 @@ def count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
-def problems_json(problems: Sequence[Problem]) -> dict[str, Any]:
+def problems_json(found: Validated) -> dict[str, Any]:
     """The shape of `validate -o json`."""
-    return {"problems": [problem.as_json() for problem in problems]}
+    return {"problems": [problem.as_json() for problem in found.problems], "checked": dict(found.checked)}
 
 
 # ---- render ------------------------------------------------------------------------------------------------------

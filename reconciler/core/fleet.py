@@ -16,12 +16,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reconciler.core.digest import digest_of
-from reconciler.core.documents import Cluster, Fleet, Parsed, RolloutPolicy
 from reconciler.core.fleet_applications import compile_applications, hold_back_duplicates
 from reconciler.core.fleet_candidates import find
-from reconciler.core.fleet_files import FLEET_FILE, Contents, Listing, Selected, broken_documents, select
-from reconciler.core.fleet_health import policies_in_force
+from reconciler.core.fleet_files import FLEET_FILE, Contents, Listing, select
 from reconciler.core.fleet_model import (
     EMPTY_SNAPSHOT,
     Counters,
@@ -29,11 +26,10 @@ from reconciler.core.fleet_model import (
     FleetSettings,
     FleetSnapshot,
     Index,
-    Reading,
-    Shared,
 )
 from reconciler.core.fleet_plots import foreign_directories
 from reconciler.core.fleet_reading import file_at, is_known, read, read_fleet
+from reconciler.core.fleet_shared import shared_of
 from reconciler.core.fleet_step import Result, delta_of, result_of, step, wanted_of
 from reconciler.core.model import Reason
 from reconciler.core.problems import Problem
@@ -78,7 +74,7 @@ def compile_whole(listing: Listing, contents: Contents, cache: FleetCache, setti
         return Result(_kept(cache.snapshot, problems), cache, Counters())
     selected = select(fleet, listing)
     reading = read(selected, file, listing, contents, cache)
-    shared = _shared(fleet, selected, reading, settings)
+    shared = shared_of(fleet, selected, reading, settings)
     candidates, of_files = find(fleet, selected, reading.files, reading.held)
     candidates, duplicates = hold_back_duplicates(candidates)
     gone = sorted(cache.entries.keys() - {f"{fleet.name}/{candidate.name}" for candidate in candidates})
@@ -92,74 +88,3 @@ def _kept(last: FleetSnapshot | None, problems: tuple[Problem, ...]) -> FleetSna
     problem = problems[0]
     reason = Reason("SourceKept", f"the source stays at its last good commit: {problem}")
     return replace(last or EMPTY_SNAPSHOT, problems=problems, deletions_allowed=False, kept=reason)
-
-
-# ---- what applications share ------------------------------------------------------------------------------------
-
-
-def _shared(fleet: Fleet, selected: Selected, reading: Reading, settings: FleetSettings) -> Shared:
-    problems: list[Problem] = []
-    clusters: dict[str, Cluster] = {}
-    blocked_clusters: dict[str, Reason] = {}
-    policies = dict(settings.catalogue.policies)
-    own: set[str] = set()
-    blocked_policies: dict[str, Reason] = {}
-    for path in sorted(reading.held):
-        for entry in reading.held[path]:
-            value = entry.parsed.value
-            if isinstance(value, Cluster):
-                if value.name in clusters:
-                    problems.append(_duplicate(entry.parsed, clusters[value.name].file))
-                    blocked_clusters[value.name] = _because("DuplicateDocument", problems[-1])
-                    continue
-                clusters[value.name] = value
-                if entry.broken:
-                    blocked_clusters[value.name] = _because("BrokenDocument", entry.broken)
-            elif isinstance(value, RolloutPolicy):
-                if value.name in own:
-                    problems.append(_duplicate(entry.parsed, policies[value.name].file))
-                    blocked_policies[value.name] = _because("DuplicateDocument", problems[-1])
-                    continue
-                own.add(value.name)
-                policies[value.name] = value
-                if entry.broken:
-                    blocked_policies[value.name] = _because("BrokenDocument", entry.broken)
-        for parsed, problem in broken_documents(reading.files[path]) if path in reading.files else ():
-            # Broken from the start: a shipped policy of that name must not step in for it.
-            if parsed.kind == "RolloutPolicy" and parsed.name:
-                blocked_policies.setdefault(parsed.name, _because("BrokenDocument", problem))
-    health, blocked_health, of_health = policies_in_force(
-        reading.held, reading.files, settings.catalogue.health_policies
-    )
-    problems += of_health
-    labels = {name: [sorted(cluster.labels.items()), list(cluster.not_enforced)] for name, cluster in clusters.items()}
-    unmatched = [rule for rule in fleet.directories if not any(_below(path, rule.path) for path in selected.paths)]
-    for rule in unmatched:
-        says = f"{rule.path!r} matches no file"
-        problems.append(fleet.document.problem((*rule.at, "path"), "path-matches-nothing", says, "remove the rule"))
-    return Shared(
-        fleet=fleet,
-        clusters=clusters,
-        clusters_key=digest_of(labels),
-        blocked_clusters=blocked_clusters,
-        policies=policies,
-        blocked_policies=blocked_policies,
-        health=health,
-        blocked_health=blocked_health,
-        settings=settings,
-        problems=tuple(problems),
-        unmatched_directories=bool(unmatched),
-    )
-
-
-def _below(path: str, directory: str) -> bool:
-    return path.startswith(directory + "/")
-
-
-def _duplicate(parsed: Parsed, other_file: str) -> Problem:
-    says = f"a second {parsed.kind} named {parsed.name!r}; the first is in {other_file}"
-    return parsed.document.problem(("metadata", "name"), "duplicate-name", says, "rename one of the two")
-
-
-def _because(code: str, problem: Problem) -> Reason:
-    return Reason(code, f"{problem.file}:{problem.line}:{problem.column}: {problem.message}")

@@ -17,6 +17,7 @@ from reconciler.core.fleet_candidates import Candidate
 from reconciler.core.fleet_claims import blocked, claims_after, refuse_shared_objects
 from reconciler.core.fleet_files import ParsedFile
 from reconciler.core.fleet_health import health_is_blocked
+from reconciler.core.fleet_held import HeldApplication
 from reconciler.core.fleet_model import CompiledApplication, Entry, FleetCache, Index, Shared
 from reconciler.core.model import ObjectKey, Reason, Release, Target
 from reconciler.core.ownership import RENAMED_FROM
@@ -37,7 +38,7 @@ class Changed:
     claims: Mapping[ObjectKey, tuple[str, ...]]
     contested: frozenset[ObjectKey]
     index: Index
-    held_blobs: Mapping[str, str]
+    held_back: Mapping[str, HeldApplication]
     concerned: frozenset[str]
     compiled: int
     variants: int
@@ -75,7 +76,7 @@ def compile_applications(
     for candidate in candidates:
         name = f"{shared.fleet.name}/{candidate.name}"
         before = cache.entries.get(name)
-        entry, application = _compile_one(name, candidate, before, shared, files)
+        entry, application = compile_one(name, candidate, before, shared, files)
         if entry is not before and candidate.held_back is None and entry.compiled.variants_compiled:
             anew = before is None or entry.compiled is not before.compiled
             compiled += anew
@@ -90,8 +91,9 @@ def compile_applications(
     contested = frozenset(key for key in cache.contested | keys if len(claims.get(key, ())) > 1)
     refuse_shared_objects(claims, contested, fresh, entries, by_name, where)
     for name, application in fresh.items():
-        if application.blocked is None and entries[name].last is not application:
-            entries[name] = replace(entries[name], last=application, last_blobs=entries[name].key[1])
+        entry = entries[name]
+        if application.blocked is None and (entry.last is not application or entry.last_blobs != entry.blobs):
+            entries[name] = replace(entry, last=application, last_blobs=entry.blobs)
     applications = {**served, **fresh}
     for name in gone:
         applications.pop(name, None)
@@ -103,19 +105,18 @@ def compile_applications(
         (index.blocked - touched) | {name for name, each in fresh.items() if each.blocked is not None},
         (index.flawed - touched) | {name for name, each in fresh.items() if each.problems},
     )
-    held_blobs: dict[str, str] = {}
-    for name in sorted(after.blocked, key=lambda name: (where[name], name)):
-        held_blobs.update((path, blob) for path, blob in entries[name].last_blobs if _is_other(path, blob, files))
+    blocked_ones = ((name, entries[name]) for name in sorted(after.blocked))
+    held_back = {
+        name: HeldApplication(entry.last_blobs, entry.blobs)
+        for name, entry in blocked_ones
+        if entry.last_blobs or entry.blobs
+    }
     moved = {name for name in touched if where.get(name) != index.files.get(name)}
     of_moved = [key for name in moved for key in (entries[name].compiled.claims if name in entries else ())]
     concerned = {name for key in (*keys, *of_moved) for name in claims.get(key, ())}
     concerned |= {name for name, former in formers.items() if former in moved}
     counts = compiled, variants
-    return Changed(applications, entries, claims, contested, after, held_blobs, frozenset(concerned), *counts)
-
-
-def _is_other(path: str, blob: str, files: Mapping[str, ParsedFile]) -> bool:
-    return path in files and files[path].blob != blob
+    return Changed(applications, entries, claims, contested, after, held_back, frozenset(concerned), *counts)
 
 
 def _held_back_by_another(candidate: Candidate, candidates: list[Candidate]) -> Candidate:
@@ -124,9 +125,10 @@ def _held_back_by_another(candidate: Candidate, candidates: list[Candidate]) -> 
     return replace(candidate, held_back=candidate.problem("duplicate-name", says, "rename one of the two"))
 
 
-def _compile_one(
+def compile_one(
     name: str, candidate: Candidate, before: Entry | None, shared: Shared, files: Mapping[str, ParsedFile]
 ) -> tuple[Entry, CompiledApplication]:
+    """One application, whatever others there are: what is kept of it, and what the snapshot shows."""
     last = before.last if before else None
     if candidate.held_back is not None:
         problem = candidate.held_back

@@ -134,10 +134,12 @@ def _declared(ground: _Ground) -> Iterator[Candidate]:
                 continue
             names.add(value.name)
             referenced = sorted(referenced_by(value))
-            directories = {directory: _documents_within(ground, directory) for directory in referenced}
+            inside = {directory: _objects_within(ground, directory) for directory in referenced}
+            directories = {name: tuple(each.parsed.document for each in some) for name, some in inside.items()}
             held_back = entry.broken
             for directory in referenced:
-                held_back = held_back or ground.broken_within(directory)
+                older = next((each.broken for each in inside[directory] if each.broken), None)
+                held_back = held_back or ground.broken_within(directory) or older
             yield Candidate(name=value.name, file=path, application=value, directories=directories, held_back=held_back)
         file = ground.files.get(path)
         for parsed, problem in broken_documents(file) if file else ():
@@ -145,13 +147,8 @@ def _declared(ground: _Ground) -> Iterator[Candidate]:
                 yield Candidate(name=parsed.name, file=path, document=parsed.document, held_back=problem)
 
 
-def _documents_within(ground: _Ground, directory: str) -> tuple[Document, ...]:
-    return tuple(
-        entry.parsed.document
-        for name in sorted(ground.plain)
-        if within(name, directory)
-        for entry in ground.plain[name]
-    )
+def _objects_within(ground: _Ground, directory: str) -> tuple[Held, ...]:
+    return tuple(entry for name in sorted(ground.plain) if within(name, directory) for entry in ground.plain[name])
 
 
 def _directories(ground: _Ground) -> tuple[list[Candidate], list[Problem]]:

@@ -12,7 +12,7 @@ import posixpath
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reconciler.core.documents import Fleet, Parsed
 from reconciler.core.parse import parse_file
@@ -61,9 +61,11 @@ class ParsedFile:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A document in force: the present one, or the last good one with the problem that holds the present one back."""
+    """A document in force: the present one, or the last good one with the problem that holds the present one back.
+    `blob` is that of the file it was read from."""
 
     parsed: Parsed
+    blob: str
     broken: Problem | None = None
 
     @property
@@ -261,21 +263,20 @@ def parse_blob(path: str, blob: str, content: bytes | TooLarge) -> ParsedFile:
     return ParsedFile(path, blob, tuple(parsed.packed() for parsed in documents), problems)
 
 
-def hold(file: ParsedFile, before: tuple[Parsed, ...]) -> tuple[Held, ...]:
+def hold(file: ParsedFile, before: tuple[Held, ...]) -> tuple[Held, ...]:
     """The documents in force of `file`, given its last good ones.
 
     With a syntax error all of the last good ones stay. With an error in one document that one stays at its last good
     version; so does each that is missing now, for it cannot be told whether it was removed or is what broke."""
     if file.problems:
-        return tuple(Held(parsed, file.problems[0]) for parsed in before)
-    broken = {_identity(parsed): _first_error(parsed) for parsed in file.documents if parsed.broken}
-    held = [Held(parsed) for parsed in file.documents if not parsed.broken]
+        return tuple(replace(entry, broken=file.problems[0]) for entry in before)
+    broken = {identity_of(parsed): _first_error(parsed) for parsed in file.documents if parsed.broken}
+    held = [Held(parsed, file.blob) for parsed in file.documents if not parsed.broken]
     if broken:
-        present = {_identity(parsed) for parsed in file.documents if not parsed.broken}
+        present = {identity_of(entry.parsed) for entry in held}
         some = next(iter(broken.values()))
-        held += [
-            Held(parsed, broken.get(_identity(parsed), some)) for parsed in before if _identity(parsed) not in present
-        ]
+        missing = [entry for entry in before if identity_of(entry.parsed) not in present]
+        held += [replace(entry, broken=broken.get(identity_of(entry.parsed), some)) for entry in missing]
     return tuple(held)
 
 
@@ -289,7 +290,8 @@ def broken_documents(file: ParsedFile) -> list[tuple[Parsed, Problem]]:
     return [(parsed, _first_error(parsed)) for parsed in file.documents if parsed.broken]
 
 
-def _identity(parsed: Parsed) -> tuple[str, str]:
+def identity_of(parsed: Parsed) -> tuple[str, str]:
+    """What a document is called in its file, whatever else it says."""
     return parsed.kind, parsed.name
 
 

@@ -12,6 +12,7 @@ from reconciler.core.compile import Compiled, Releases
 from reconciler.core.documents import Cluster, Fleet, RolloutPolicy
 from reconciler.core.fleet_files import Held, Listing, ParsedFile, Selected
 from reconciler.core.fleet_health import BlockedHealth
+from reconciler.core.fleet_held import NOTHING_HELD, Blobs, HeldBack
 from reconciler.core.health_rules import NO_POLICIES, HealthPolicies
 from reconciler.core.model import ObjectKey, Reason
 from reconciler.core.objects import Scope
@@ -83,14 +84,19 @@ class Entry:
     clusters_key: str
     compiled: Compiled
     last: CompiledApplication | None
-    last_blobs: tuple[tuple[str, str], ...] = ()
+    last_blobs: Blobs = ()
+
+    @property
+    def blobs(self) -> Blobs:
+        """The files that `compiled` was made of."""
+        return self.key[1] if self.key else ()
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """The files of a commit. `held` is what is in force of each, `problems` what is wrong with those that have any;
     `broken` are those of which something may be missing, `unread` those that are not whole, `held_back` those of which
-    an earlier version is in force, and `held_blobs` at which blob that was, where it is known."""
+    an earlier version is in force."""
 
     files: Mapping[str, ParsedFile]
     held: Mapping[str, tuple[Held, ...]]
@@ -98,7 +104,6 @@ class Reading:
     broken: frozenset[str]
     unread: frozenset[str]
     held_back: frozenset[str]
-    held_blobs: Mapping[str, str]
     blobs_read: int = 0
     documents_parsed: int = 0
 
@@ -152,9 +157,8 @@ class Standing:
 class FleetCache:
     """What one compilation leaves for the next. Only a cache: without it everything is read and compiled again.
 
-    `held_blobs` are the files of which an earlier version is in force, because they cannot be read whole now or because
-    their application is blocked, each with that version's blob: reading those again first is how a new process comes to
-    know what is in force. `contested` are the objects that several applications claim. `standing` is None if the next
+    `held_back` is what the commit itself does not say any more: a new process comes to know by it what is in force
+    (`fleet_recall`). `contested` are the objects that several applications claim. `standing` is None if the next
     commit has to be looked at as a whole."""
 
     files: Mapping[str, ParsedFile] = field(default_factory=dict)
@@ -162,7 +166,7 @@ class FleetCache:
     entries: Mapping[str, Entry] = field(default_factory=dict)
     claims: Mapping[ObjectKey, tuple[str, ...]] = field(default_factory=dict)
     contested: frozenset[ObjectKey] = frozenset()
-    held_blobs: Mapping[str, str] = field(default_factory=dict)
+    held_back: HeldBack = NOTHING_HELD
     snapshot: FleetSnapshot | None = None
     standing: Standing | None = None
 

@@ -80,7 +80,7 @@ def read(
     selected: Selected, fleet_file: ParsedFile, listing: Listing, contents: Contents, cache: FleetCache
 ) -> Reading:
     """All files of a commit, given the contents of those that are not known."""
-    nothing = Reading({FLEET_FILE: fleet_file}, {}, {}, frozenset(), frozenset(), frozenset(), {})
+    nothing = Reading({FLEET_FILE: fleet_file}, {}, {}, frozenset(), frozenset(), frozenset())
     reading = _with(nothing, selected.paths, selected, listing, contents, cache)
     fresh = int(cache.files.get(FLEET_FILE) is not fleet_file)
     held, held_back = dict(reading.held), set(reading.held_back)
@@ -89,16 +89,15 @@ def read(
         if path in listing and path not in held:
             refused = next((problem for problem in selected.problems if problem.file == path), None)
             if refused:
-                held[path] = tuple(Held(entry.parsed, refused) for entry in before)
+                held[path] = tuple(replace(entry, broken=refused) for entry in before)
                 held_back.add(path)
-    reading = replace(
+    return replace(
         reading,
         held=held,
         held_back=frozenset(held_back),
         blobs_read=reading.blobs_read + fresh,
         documents_parsed=reading.documents_parsed + fresh,
     )
-    return replace(reading, held_blobs=_held_blobs(reading.held_back, cache))
 
 
 def read_again(
@@ -119,15 +118,13 @@ def read_again(
         broken=before.broken - left,
         unread=before.unread - left,
         held_back=before.held_back - left,
-        held_blobs={},
     )
     reading = _with(without, changed, selected, listing, contents, cache)
     files, held = dict(reading.files), dict(reading.held)
     for path in gone:
         files.pop(path, None)
         held.pop(path, None)
-    reading = replace(reading, files=files, held=held)
-    return replace(reading, held_blobs=_held_blobs(reading.held_back, cache))
+    return replace(reading, files=files, held=held)
 
 
 def _with(
@@ -150,7 +147,7 @@ def _with(
             blobs_read += 1
             documents_parsed += len(file.documents)
         files[path] = file
-        one = _take_in(file, selected.areas[path], cache.held.get(path, ()))
+        one = take_in(file, selected.areas[path], cache.held.get(path, ()))
         held[path] = one.held
         if one.problems:
             problems[path] = one.problems
@@ -161,17 +158,19 @@ def _with(
         if not is_whole(file):
             unread.add(path)
     sets = frozenset(broken), frozenset(unread), frozenset(held_back)
-    return Reading(files, held, problems, *sets, {}, blobs_read, documents_parsed)
+    return Reading(files, held, problems, *sets, blobs_read, documents_parsed)
 
 
-class _OneFile(NamedTuple):
+class OneFile(NamedTuple):
+    """One file, taken in."""
+
     held: tuple[Held, ...]
     problems: tuple[Problem, ...]
     is_broken: bool  # something of it may be missing
     is_whole: bool  # nothing of it is held back
 
 
-def _take_in(file: ParsedFile, areas: frozenset[str], before: tuple[Held, ...]) -> _OneFile:
+def take_in(file: ParsedFile, areas: frozenset[str], before: tuple[Held, ...]) -> OneFile:
     """One file, given what was in force of it before. A document where its kind may not stand is as good as absent."""
     misplaced = [parsed for parsed in file.documents if _is_misplaced(parsed, areas)]
     if misplaced:
@@ -181,20 +180,8 @@ def _take_in(file: ParsedFile, areas: frozenset[str], before: tuple[Held, ...]) 
     for parsed in file.documents:
         problems += parsed.problems
     is_broken = bool(misplaced) or bool(file.problems) or bool(broken_documents(file))
-    held = hold(file, tuple(entry.parsed for entry in before))
-    return _OneFile(held, tuple(problems), is_broken, is_whole(file))
-
-
-def _held_blobs(held_back: Collection[str], cache: FleetCache) -> dict[str, str]:
-    """At which blob each file that is held back could last be read whole, if it ever could."""
-    blobs = {}
-    for path in sorted(held_back):
-        before = cache.files.get(path)
-        if path in cache.held_blobs:
-            blobs[path] = cache.held_blobs[path]
-        elif before is not None and is_whole(before):
-            blobs[path] = before.blob
-    return blobs
+    held = hold(file, before)
+    return OneFile(held, tuple(problems), is_broken, is_whole(file))
 
 
 def _is_misplaced(parsed: Parsed, areas: frozenset[str]) -> bool:

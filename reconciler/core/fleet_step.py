@@ -20,6 +20,7 @@ from reconciler.core.documents import Parsed
 from reconciler.core.fleet_applications import Changed, compile_applications
 from reconciler.core.fleet_candidates import find
 from reconciler.core.fleet_files import FLEET_FILE, Contents, Listing, Selected, select_again
+from reconciler.core.fleet_held import HeldBack, held_documents
 from reconciler.core.fleet_model import (
     EMPTY_SNAPSHOT,
     Counters,
@@ -179,10 +180,10 @@ def result_of(
     standing = None
     if foreign is not None:
         standing = Standing(listing, fleet_problems, selected, reading, shared, changed.index, found, foreign)
-    held_blobs = {**changed.held_blobs, **reading.held_blobs}
+    held_back = HeldBack(held_documents(reading.held, reading.held_back), changed.held_back)
     counters = Counters(reading.blobs_read, reading.documents_parsed, changed.compiled, changed.variants)
     kept = FleetCache(
-        reading.files, reading.held, changed.entries, changed.claims, changed.contested, held_blobs, snapshot, standing
+        reading.files, reading.held, changed.entries, changed.claims, changed.contested, held_back, snapshot, standing
     )
     return Result(snapshot, kept, counters)
 

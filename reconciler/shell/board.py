@@ -7,7 +7,8 @@ Lanes publish verdicts and cluster views; sources and rollouts read them and lea
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from reconciler.core.actions import Wait
@@ -31,16 +32,26 @@ class ClusterEntry:
 class Board:
     """Verdicts by target, clusters by name, waits by unit. `listening_since` is Now.monotonic of this boot's start
     while a source may still declare clusters, and None once each had its chance: until then a cluster without a lane is
-    one that has said nothing yet."""
+    one that has said nothing yet. `writing` are the targets that a lane is writing: a batch of each is under way."""
 
     clusters: dict[str, ClusterEntry] = field(default_factory=dict)
     verdicts: dict[Target, TargetVerdict] = field(default_factory=dict)
     waits: dict[str, tuple[Wait, ...]] = field(default_factory=dict)
     listening_since: float | None = None
+    writing: set[Target] = field(default_factory=set)
     _watching: dict[str, frozenset[Target]] = field(default_factory=dict)
     _watchers: dict[Target, list[str]] = field(default_factory=dict)
     _by_cluster: dict[str, dict[str, list[Target]]] = field(default_factory=dict)
     _version: Counter[str] = field(default_factory=Counter)
+
+    @contextmanager
+    def under_way(self, target: Target) -> Iterator[None]:
+        """While `target` is being written, its results' record included."""
+        self.writing.add(target)
+        try:
+            yield
+        finally:
+            self.writing.discard(target)
 
     def watch(self, unit: str, targets: Iterable[Target]) -> None:
         """Have `unit` woken when the verdict on one of `targets`, or what is known of its cluster, changes."""

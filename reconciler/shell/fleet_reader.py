@@ -1,8 +1,8 @@
 """Reads and compiles the commits of one repository, each at the cost of what changed since the one before.
 
-What is in force is not the newest commit alone: a file that cannot be read whole keeps its last good version. A new
-process comes to know those by reading the last usable commit first, with the blobs that are held back in place of the
-broken ones, and then the newest commit over it.
+What is in force is not the newest commit alone: a file that cannot be read whole keeps its last good version, and an
+application that is blocked the release it had. Which versions these are is noted with each commit, so that a new
+process can read those too (`core/fleet_recall.py`) before it takes in the newest commit.
 
 Git packs repetition so well that some kilobytes pushed become gigabytes read. So the sizes in the listing are added up
 first, and a commit above FLEET_BYTES_MAX is refused as one that cannot be read: what was in force stays in force.
@@ -15,15 +15,16 @@ first, and a commit above FLEET_BYTES_MAX is refused as one that cannot be read:
 from __future__ import annotations
 
 import asyncio
-import json
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import compress
 
 from reconciler.core.fleet import compile_fleet, wanted
-from reconciler.core.fleet_files import FLEET_FILE, Listing, TooLarge
+from reconciler.core.fleet_files import FLEET_FILE, Listing, ParsedFile, TooLarge, parse_blob
+from reconciler.core.fleet_held import NOTHING_HELD, HeldBack
 from reconciler.core.fleet_model import EMPTY_CACHE, FleetSettings, FleetSnapshot
+from reconciler.core.fleet_recall import recall
 from reconciler.core.yaml_kube import BYTES_MAX
 from reconciler.shell.metrics import Metrics
 from reconciler.shell.ports import Commit, Source, SourceError, SourceRow, TreeEntry
@@ -31,6 +32,8 @@ from reconciler.shell.ports import Commit, Source, SourceError, SourceRow, TreeE
 #: Bytes of all files that a fleet reads of one commit. Ten thousand applications of 2 KB are 20 MB.
 FLEET_BYTES_MAX = 64 * 1024 * 1024
 _LARGEST_NAMED, _PATH_SHOWN = 3, 120
+#: So many blobs of earlier versions are read together.
+_READ_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,40 +88,19 @@ class FleetReader:
 
     async def recall(self, row: SourceRow) -> None:
         """Come to know what was in force when `row` was written. Raises SourceError."""
-        held = json.loads(row.held)
-        if row.last_usable and held:
-            await self._read(row.last_usable, held)
+        held = HeldBack.of_text(row.held)
+        if row.last_usable and held != NOTHING_HELD:
+            _, listed, contents = await self._contents(row.last_usable)
+            self._cache = recall(listed.files, contents, held, await self._versions(held), self._settings)
         if row.last_usable and row.last_usable != row.last_attempted:
-            await self._read(row.last_usable, {})  # now what is held there is known to be broken
+            await self.read(row.last_usable)
 
     async def read(self, sha: str) -> tuple[Commit, FleetSnapshot]:
         """Read and compile what changed at `sha`. Raises SourceError."""
-        return await self._read(sha, {})
-
-    def noted(self, row: SourceRow, sha: str, snapshot: FleetSnapshot) -> SourceRow:
-        """`row` after commit `sha` was read and found to be `snapshot`: what the next start needs to recall it."""
-        row = replace(row, fleet=snapshot.fleet or row.fleet, last_attempted=sha)
-        if snapshot.kept is not None:
-            return row
-        held = json.dumps(dict(sorted(self._cache.held_blobs.items())))
-        return replace(row, last_usable=sha, held=held)
-
-    async def _read(self, sha: str, instead: Mapping[str, str]) -> tuple[Commit, FleetSnapshot]:
-        commit, listing = await self._source.listing(sha)
-        entries = (
-            {**listing, **{path: TreeEntry("100644", blob) for path, blob in instead.items()}} if instead else listing
-        )
-        listed = self._listed = self._listed.after(entries)
-        files = listed.files
-        large = {entries[path].blob: TooLarge(entries[path].size) for path in listed.large}
-        contents: dict[str, bytes | TooLarge] = {}
-        while blobs := wanted(files, contents, self._cache):
-            self._refuse_too_much(listed, contents)
-            contents.update({blob: large[blob] for blob in blobs if blob in large})
-            contents.update(await self._source.read([blob for blob in blobs if blob not in large]))
+        commit, listed, contents = await self._contents(sha)
         loop = asyncio.get_running_loop()
         started_s = loop.time()
-        snapshot, self._cache, counters = compile_fleet(files, contents, self._cache, self._settings)
+        snapshot, self._cache, counters = compile_fleet(listed.files, contents, self._cache, self._settings)
         self._metrics.observe("compile_duration_seconds", loop.time() - started_s)
         self._metrics.add("blobs_read", counters.blobs_read)
         self._metrics.add("documents_parsed", counters.documents_parsed)
@@ -126,6 +108,35 @@ class FleetReader:
         if snapshot.kept is None:
             self.usable = commit
         return commit, snapshot
+
+    def noted(self, row: SourceRow, sha: str, snapshot: FleetSnapshot) -> SourceRow:
+        """`row` after commit `sha` was read and found to be `snapshot`: what the next start needs to recall it."""
+        row = replace(row, fleet=snapshot.fleet or row.fleet, last_attempted=sha)
+        if snapshot.kept is not None:
+            return row
+        return replace(row, last_usable=sha, held=self._cache.held_back.as_text())
+
+    async def _contents(self, sha: str) -> tuple[Commit, _Listed, Mapping[str, bytes | TooLarge]]:
+        """The files of `sha`, and the contents of those that the cache does not know."""
+        commit, entries = await self._source.listing(sha)
+        listed = self._listed = self._listed.after(entries)
+        large = {entries[path].blob: TooLarge(entries[path].size) for path in listed.large}
+        contents: dict[str, bytes | TooLarge] = {}
+        while blobs := wanted(listed.files, contents, self._cache):
+            self._refuse_too_much(listed, contents)
+            contents.update({blob: large[blob] for blob in blobs if blob in large})
+            contents.update(await self._source.read([blob for blob in blobs if blob not in large]))
+        return commit, listed, contents
+
+    async def _versions(self, held: HeldBack) -> dict[tuple[str, str], ParsedFile]:
+        """The files at the versions that `held` names; a few are read at a time, for each may be as large as a file may
+        be."""
+        versions: dict[tuple[str, str], ParsedFile] = {}
+        blobs = held.blobs()
+        for some in (blobs[start : start + _READ_AT_ONCE] for start in range(0, len(blobs), _READ_AT_ONCE)):
+            contents = await self._source.read(sorted({blob for _, blob in some}))
+            versions.update({(path, blob): parse_blob(path, blob, contents[blob]) for path, blob in some})
+        return versions
 
     def _refuse_too_much(self, listed: _Listed, contents: Mapping[str, bytes | TooLarge]) -> None:
         """Raise SourceError TooLarge if the files of the fleet are too large together, whether they are known already

@@ -10,7 +10,7 @@ in the transaction that will record the decision.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from reconciler.core.decide_source import ApplicationFacts
@@ -35,11 +35,12 @@ from reconciler.core.moves import moved_job
 from reconciler.core.observation import IntentSummary, Observation
 from reconciler.shell.open_rollout import unproven_targets
 from reconciler.shell.ports import Tx
-from reconciler.shell.record import drifted, heals_of, refused_heals, rename, report_only
+from reconciler.shell.record import drifted, give_up_former, heals_of, refused_heals, rename, report_only
 
 #: Of releases, which never change: how many pairs, and how many sizes are kept.
 MOVES_REMEMBERED_MAX = 10_000
 SIZES_REMEMBERED_MAX = 100_000
+_CLUSTERS_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,19 +178,34 @@ class Gathering:
 
 
 def take_over_former(
-    tx: Tx, source: str, snapshot: FleetSnapshot | None, application: str, now: Now
+    tx: Tx,
+    source: str,
+    snapshot: FleetSnapshot | None,
+    application: str,
+    writing: Collection[Target],
+    now: Now,
 ) -> tuple[frozenset[str], Reason | None]:
     """Take over what the application had under its former name, once nothing moves there any more. The clusters
-    whose lanes have something new to know, and what has to end first."""
+    whose lanes have something new to know, and what has to end first.
+
+    What is pending under the former name is given up, so that no lane begins with it or goes on. What is under way
+    (`writing`) ends before anything else has the new name: its result belongs to the rows of the old one, and
+    two names never write one object at a time."""
     compiled = snapshot.applications.get(application) if snapshot is not None else None
     former = compiled.apply.former if compiled is not None and compiled.blocked is None else ""
     if snapshot is None or not former or former in snapshot.applications or tx.assignments(application=application):
         return frozenset(), None
-    if not any(row.source == source for row in tx.assignments(application=former)):
+    standing = tx.assignments(application=former)
+    if not any(row.source == source for row in standing):
         return frozenset(), None
     active = tx.rollouts(application=former, active=True, limit=1)
     if active:
         return frozenset(), Reason("RenameWaits", f"rollout {active[0].id} of {former} has to end first")
+    given_up = give_up_former(tx, former, application)
+    unfinished = sorted(given_up.union(row.target.cluster for row in standing if row.target in writing))
+    if unfinished:
+        where = ", ".join(unfinished[:_CLUSTERS_NAMED]) + (", ..." if len(unfinished) > _CLUSTERS_NAMED else "")
+        return given_up, Reason("RenameWaits", f"what is being written for {former} has to end first (on {where})")
     return rename(tx, source, former, application, now), None
 
 

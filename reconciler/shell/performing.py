@@ -191,7 +191,7 @@ class Performing:
             await self.scope.stop(run.task)
 
     async def _carry_out(self, target: Target, batch: Batch) -> None:
-        with self.context.hub.hold(f"write:{self.lane.name}"):
+        with self.context.hub.hold(f"write:{self.lane.name}"), self.context.board.under_way(target):
             try:
                 # What was tried before may have happened: then nothing is known before it is read again.
                 later = await self._perform(target, batch, trust_cache=not self.retries.in_doubt(target))

@@ -231,12 +231,18 @@ def report_only(tx: Tx, targets: Iterable[Target]) -> frozenset[str]:
     return frozenset(name for name in applications if not rules_from_text(tx.apply_rules(name)).self_heal)
 
 
-def rename(tx: Tx, source: str, old: str, new: str, now: Now) -> frozenset[str]:
-    """What `old` has is looked after as `new` from now on. Nothing is written for it: the objects get their new mark
-    with the next release. Returns the clusters concerned."""
-    targets = [row.target for row in tx.assignments(application=old)]
-    for target in targets:
+def give_up_former(tx: Tx, old: str, new: str) -> frozenset[str]:
+    """Give up what is pending for `old`, which is to be `new`. Returns the clusters where something was."""
+    pending = tx.pending_counts(old)
+    for target in sorted(pending):
         _abandon(tx, target, Reason("Renamed", f"{old} is {new} now"))
+    return frozenset(target.cluster for target in pending)
+
+
+def rename(tx: Tx, source: str, old: str, new: str, now: Now) -> frozenset[str]:
+    """What `old` has is looked after as `new` from now on; nothing is pending or under way there. Nothing is written
+    for it: the objects get their new mark with the next release. Returns the clusters concerned."""
+    targets = [row.target for row in tx.assignments(application=old)]
     tx.rename_application(old, new)
     message = f"{old} is called {new} from now on, on {len(targets)} clusters"
     tx.audit(AuditRow(now.wall, "event", "Renamed", message, source, new))

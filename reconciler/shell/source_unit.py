@@ -235,8 +235,10 @@ class SourceUnit:
         # Nearly all applications have the default, which is not stored.
         applications = snapshot.applications
         asked = {name: each.apply.as_text() for name, each in applications.items() if each.apply is not DEFAULT_RULES}
-        # One that is not there may be missing by mistake: then what it had said of writing still holds.
-        names = (name for name in asked.keys() | known.keys() if snapshot.deletions_allowed or name in applications)
+        # One that is not there may be missing by mistake, and of one that is blocked nothing changes: then what it had
+        # said of writing still holds.
+        said = {name for name, each in applications.items() if each.blocked is None}
+        names = said | (known.keys() - applications.keys() if snapshot.deletions_allowed else set())
         written = [name for name in sorted(names) if known.get(name, "") != asked.get(name, "")]
         now = self._context.clock.now()
         for name in written:
@@ -343,7 +345,9 @@ class SourceUnit:
         if not looked_at.issuperset(targets):
             return _Overlooked(frozenset(looked_at.union(targets)))
         verdicts = {target: verdicts[target] for target in targets if target in verdicts}
-        renamed, waits_for = take_over_former(tx, self.name, self.snapshot, application, now)
+        renamed, waits_for = take_over_former(
+            tx, self.name, self.snapshot, application, self._context.board.writing, now
+        )
         if renamed:
             standing = self._gathering.standing(tx, application)
         facts = self._gathering.facts(tx, self.snapshot, standing, targets, verdicts, clusters, now)

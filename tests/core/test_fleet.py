@@ -465,24 +465,18 @@ def test_an_unsupported_component_blocks_that_application_alone() -> None:
     assert result.snapshot.deletions_allowed
 
 
-# ---- what a new process needs to know -----------------------------------------------------------------------------
+# ---- files that cannot be read whole ---------------------------------------------------------------------------------
 
 
-def test_the_versions_in_force_can_be_named_and_read_again() -> None:
-    broken = fleet_files(
-        **{"clusters/a.yaml": "kind: [\n", "apps/one/app.yaml": application("one", flink("one", more="      x: 1\n"))}
-    )
-    good = build(fleet_files())
-    assert good.cache.held_blobs == {}
-    held = build(broken, good.cache)
-    listing, _ = listing_of(fleet_files())
-    assert held.cache.held_blobs == {path: listing[path][1] for path in ("clusters/a.yaml", "apps/one/app.yaml")}
-    again = build(broken, held.cache)
-    assert again.cache.held_blobs == held.cache.held_blobs
-    recalled = build(broken, build(fleet_files()).cache)
-    assert recalled.snapshot == held.snapshot
-    assert build(fleet_files(), held.cache).cache.held_blobs == {}
-    assert build(broken).cache.held_blobs == {}
+def test_an_application_waits_while_an_object_it_names_is_held_back() -> None:
+    """The object's file holds a broken Application now: the object is neither there nor gone."""
+    path = "  - {name: ref, type: manifests, properties: {path: objects}}\n"
+    files = fleet_files(**{"apps/ref/app.yaml": application("ref", path), "apps/ref/objects/x.yaml": config_map("x")})
+    broken = application("two", "  - {name: two, typo: x}\n")
+    result = build({**files, "apps/ref/objects/x.yaml": broken}, build(files).cache)
+    blocked = result.snapshot.applications["test/ref"].blocked
+    assert blocked is not None
+    assert blocked.code == "BrokenDocument"
 
 
 def test_a_file_that_is_too_large_to_be_read_is_a_problem_of_that_file() -> None:

@@ -26,13 +26,16 @@ def write(root: Path, files: dict[str, str]) -> Path:
 
 
 def test_the_sample_validates_clean() -> None:
-    assert offline.validate(SAMPLE) == []
-    assert offline.problems_text([]) == "no problems\n"
+    found = offline.validate(SAMPLE)
+    assert found.problems == []
+    assert min(found.checked.values()) > 0
+    assert offline.problems_text(found).startswith("no problems in ")
 
 
 def test_validate_a_fleet(tmp_path: Path) -> None:
     broken = application("two", flink("two", more="      imgae: x\n"))
-    [problem] = offline.validate(write(tmp_path, fleet_files(**{"apps/two/app.yaml": broken})))
+    found = offline.validate(write(tmp_path, fleet_files(**{"apps/two/app.yaml": broken})))
+    [problem] = found.problems
     assert problem.as_json() == {
         "file": "apps/two/app.yaml",
         "line": 12,
@@ -42,24 +45,24 @@ def test_validate_a_fleet(tmp_path: Path) -> None:
         "message": "no field 'imgae' here",
         "hint": "did you mean 'image'?",
     }
-    assert offline.problems_text([problem]).endswith("1 error, 0 warnings\n")
-    assert json.dumps(offline.problems_json([problem]))
+    assert offline.problems_text(found).endswith("1 error, 0 warnings in 2 applications, 2 clusters and 1 policy\n")
+    assert json.dumps(offline.problems_json(found))
 
 
 def test_validate_one_file_and_a_directory_without_a_fleet(tmp_path: Path) -> None:
     trait = "    - {type: upgrade-strategy, properties: {mode: savepoint}}\n"
     write(tmp_path, {"a/app.yaml": application("x", flink("x", traits=trait)), "a/c.yaml": cluster("c")})
-    assert [p.code for p in offline.validate(tmp_path / "a" / "app.yaml")] == ["missing-prerequisite"]
-    assert [p.code for p in offline.validate(tmp_path / "a")] == ["missing-prerequisite", "no-fleet"]
-    assert offline.validate(tmp_path / "a" / "c.yaml") == []
-    assert [p.code for p in offline.validate(write(tmp_path / "empty", {"x.txt": ""}))] == ["no-fleet"]
+    assert [p.code for p in offline.validate(tmp_path / "a" / "app.yaml").problems] == ["missing-prerequisite"]
+    assert [p.code for p in offline.validate(tmp_path / "a").problems] == ["missing-prerequisite", "no-fleet"]
+    assert offline.validate(tmp_path / "a" / "c.yaml").problems == []
+    assert [p.code for p in offline.validate(write(tmp_path / "empty", {"x.txt": ""})).problems] == ["no-fleet"]
     with pytest.raises(offline.UsageError):
         offline.validate(tmp_path / "absent")
 
 
 def test_every_sample_application_validates_alone() -> None:
     for path in sorted(SAMPLE.glob("apps/*/app.yaml")):
-        assert offline.validate(path) == [], path
+        assert offline.validate(path).problems == [], path
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
@@ -67,7 +70,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "outside.yaml").write_text(config_map("x"))
     (tmp_path / "apps/link").symlink_to(tmp_path)
     (tmp_path / "apps/one/link.yaml").symlink_to(tmp_path / "outside.yaml")
-    assert [(p.file, p.code) for p in offline.validate(tmp_path)] == [
+    assert [(p.file, p.code) for p in offline.validate(tmp_path).problems] == [
         ("apps/link", "bad-path"),
         ("apps/one/link.yaml", "bad-path"),
     ]
@@ -137,7 +140,7 @@ def test_init(tmp_path: Path) -> None:
     target = tmp_path / "new"
     written = offline.init(target)
     assert sorted(written) == sorted(p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file())
-    assert offline.validate(target) == []
+    assert offline.validate(target).problems == []
     assert offline.compile_path(target).target_count == 1
     with pytest.raises(offline.UsageError, match="not empty"):
         offline.init(target)
@@ -150,7 +153,7 @@ def test_init(tmp_path: Path) -> None:
 def test_not_yet_enforced_is_a_warning(tmp_path: Path) -> None:
     files = fleet_files()
     files["policies/two.yaml"] += "  windows: [workdays]\n"
-    [problem] = offline.validate(write(tmp_path, files))
+    [problem] = offline.validate(write(tmp_path, files)).problems
     assert (problem.severity, problem.code) == (Severity.WARNING, "not-yet-enforced")
     files["apps/one/app.yaml"] = application("one", manifests("one"))
     assert offline.render(tmp_path).problems == []

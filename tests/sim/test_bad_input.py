@@ -341,3 +341,19 @@ def test_an_application_that_is_held_back_is_still_known_after_a_restart(name: s
         assert (await explain(stage.daemon, "app0"))["targets"][0]["state"] == "Synced"
 
     tell(story)
+
+
+def test_what_a_blocked_application_had_said_of_writing_still_holds_after_a_restart() -> None:
+    async def story(stage: Stage) -> None:
+        await installed(stage)
+        rules = "\n  - {type: apply, properties: {selfHeal: false}}\n"
+        stage.commit({APP: application_file("app0", "1.0").rstrip("\n") + rules})
+        await stage.looked()
+        stage.commit({"policies/quick.yaml": policy_file().replace("name: quick", "name: other")})
+        await stage.looked()
+        await stage.restart()
+        stage.edit("app0", "c1", {"spec": {"image": "by/hand:wrong"}})
+        await stage.world.sleep(120)
+        assert stage.tag("app0", "c1") == "wrong"
+
+    tell(story)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from reconciler.core.model import Target
 from reconciler.core.ownership import owner_hash
+from reconciler.sim.plan import Fault
 from reconciler.sim.scenarios import FLINK, application_file
 from reconciler.sim.world import SOURCE
 from tests.sim.stories import Stage, installed, path_of, tell
@@ -76,6 +79,46 @@ def test_what_moves_under_the_former_name_ends_first() -> None:
         stage.checkers.at_rest()
 
     tell(story)
+
+
+class Slow:
+    """No faults, but that writes on c1 take nine seconds once it is on."""
+
+    on = False
+
+    async def io(self, point: str) -> Fault:
+        if self.on and point.startswith("c1 PATCH"):
+            await asyncio.sleep(9.0)
+        return Fault()
+
+
+def test_a_write_that_is_under_way_under_the_former_name_ends_first() -> None:
+    plan = Slow()
+
+    async def story(stage: Stage) -> None:
+        stage.push("app0", "1.0", objects=6)
+        await installed(stage)
+        world = stage.world
+        plan.on = True
+        for number in range(6):
+            edit = {"data": {"tag": "by hand"}}
+            world.clusters["c1"].edit("", "ConfigMap", "app0", f"app0-{number}", edit)
+        await stage.reach(lambda: bool(world.ask(lambda tx: tx.intents(cluster="c1", pending=True))))
+        stage.commit({path_of("app0"): None, path_of("shop"): renamed(objects=6)})
+        await stage.reach(lambda: stage.waits("shop") == {"": "RenameWaits"})
+        former = Target("sim/app0", "c1")
+        assert former in stage.daemon.context.board.writing
+        await stage.reach(lambda: bool(stage.audit("Renamed")))
+        assert former not in stage.daemon.context.board.writing
+        plan.on = False
+        await stage.settle()
+        # What came back of the last write is not known under a name that nobody has any more.
+        assert world.ask(lambda tx: tx.inventory(former)) == []
+        assert world.ask(lambda tx: tx.intents(application="sim/app0", pending=True)) == []
+        assert len(stage.audit("Renamed")) == 1
+        stage.checkers.at_rest()
+
+    tell(story, plan=plan)
 
 
 def test_a_former_name_that_is_still_declared_is_refused() -> None:
