@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.real.clusters import SimulatedClusters, floor_namespace
+from reconciler.core.model import ObjectKey
 from reconciler.shell.kube_cluster import KubeCluster
 from reconciler.shell.kube_http import transport_from_kubeconfig
 
@@ -39,25 +40,32 @@ def run_floor(clusters: SimulatedClusters, work: Mapping[str, Sequence[Mapping[s
 async def _run(clusters: SimulatedClusters, work: Mapping[str, Sequence[Mapping[str, Any]]], at_once: int) -> float:
     queues = {name: [placed(each, name) for each in found] for name, found in work.items()}
     connected: dict[str, KubeCluster] = {}
+    waiting: dict[str, list[tuple[dict[str, Any], str | None]]] = {}
     try:
         for name, queue in queues.items():
             transport = await transport_from_kubeconfig(clusters.kubeconfigs[name])
             connected[name] = KubeCluster(name, transport, user_agent=AGENT)
-            # Discovery and handshakes are no part of it: the daemon has them behind it, too.
+            # Discovery, handshakes and which objects are there are no part of it: the daemon has them behind it, too.
             for api_version, kind in sorted({(each["apiVersion"], each["kind"]) for each in queue}):
                 await connected[name].resource(api_version, kind)
+            waiting[name] = [(each, await _uid_of(connected[name], each)) for each in reversed(queue)]
         started_s = time.perf_counter()
         async with asyncio.TaskGroup() as tasks:
-            for name, queue in queues.items():
-                waiting = list(reversed(queue))
+            for name in queues:
                 for _ in range(at_once):
-                    tasks.create_task(_apply_all(connected[name], waiting))
+                    tasks.create_task(_apply_all(connected[name], waiting[name]))
         return time.perf_counter() - started_s
     finally:
         for cluster in connected.values():
             await cluster.close()
 
 
-async def _apply_all(cluster: KubeCluster, waiting: list[dict[str, Any]]) -> None:
+async def _uid_of(cluster: KubeCluster, manifest: Mapping[str, Any]) -> str | None:
+    live = await cluster.get(str(manifest["apiVersion"]), ObjectKey.of(manifest))
+    return None if live is None else str(live["metadata"]["uid"])
+
+
+async def _apply_all(cluster: KubeCluster, waiting: list[tuple[dict[str, Any], str | None]]) -> None:
     while waiting:
-        await cluster.apply(waiting.pop(), uid=None, force=True, dry_run=False)
+        manifest, uid = waiting.pop()
+        await cluster.apply(manifest, uid=uid, force=True, dry_run=False)
