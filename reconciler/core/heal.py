@@ -16,10 +16,21 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 from reconciler.core.actions import Alert, Apply, Contested, Cost, Step, Wait
-from reconciler.core.judge import DRIFTED_MAX
-from reconciler.core.model import Assignment, Now, ObjectKey, Reason, RolloutTarget, Sync, Target, TargetVerdict
+from reconciler.core.judge import DRIFTED_MAX, worst_sync
+from reconciler.core.model import (
+    Assignment,
+    Now,
+    ObjectKey,
+    ObjectVerdict,
+    Reason,
+    RolloutTarget,
+    Sync,
+    Target,
+    TargetVerdict,
+)
 from reconciler.core.observation import Observation
 from reconciler.core.values import clean_text
+from reconciler.core.waits import GOING_CODES
 
 HEAL_FIRST_DELAY_S = 2.0
 HEAL_FACTOR = 3.0
@@ -65,6 +76,22 @@ def is_ownership_only(verdict: TargetVerdict) -> bool:
     """True if all that differs is who the server records as owner: one apply settles it and disrupts nothing."""
     differing = [part for part in verdict.objects if part.sync is not Sync.IN_SYNC]
     return bool(differing) and all(part.ownership_only for part in differing)
+
+
+def has_drifted(verdict: TargetVerdict) -> bool:
+    """True if something differs that can be repaired now."""
+    return _sync_of_rest(verdict) in (Sync.DIFFERS, Sync.MISSING)
+
+
+def _sync_of_rest(verdict: TargetVerdict) -> Sync:
+    """Its sync but for what is being deleted: that keeps nothing beside it from being repaired."""
+    staying = [part for part in verdict.objects if not _is_going(part)]
+    return verdict.sync if len(staying) == len(verdict.objects) else worst_sync(staying)
+
+
+def _is_going(part: ObjectVerdict) -> bool:
+    """True if it is being deleted: it is made again once it is gone, and nothing can be done about it before."""
+    return part.sync is Sync.UNKNOWN and part.reason.code in GOING_CODES
 
 
 def drifted_fields(verdict: TargetVerdict, of: Collection[ObjectKey] | None = None) -> tuple[str, ...]:
@@ -123,10 +150,11 @@ def _repair(
     summary, cluster = seen.intents.get(target), seen.clusters.get(target.cluster)
     if cluster is None or cluster.suspended or cluster.unreachable(now):
         return None
-    held = next((part.reason for part in verdict.objects if part.reason.code == "FinalizersHold"), None)
-    if held is not None:
-        return Wait(str(target), held)  # it is made again once it is gone, and who keeps it from that is told
-    if verdict.sync not in (Sync.DIFFERS, Sync.MISSING) or (summary is not None and summary.pending):
+    if not has_drifted(verdict):
+        # Who keeps an object from being made again is told.
+        held = next((part.reason for part in verdict.objects if part.reason.code == "FinalizersHold"), None)
+        return None if held is None else Wait(str(target), held)
+    if summary is not None and summary.pending:
         return None
     if verdict.disabled:
         return Wait(str(target), Reason("ReconcileDisabled", "a live object says reconciler.dev/reconcile: disabled"))
@@ -135,7 +163,9 @@ def _repair(
         return Wait(str(target), Reason("SelfHealOff", message))
     refused = seen.refused.get(target, {}) if assignment.heal_streak else {}
     fought = fought_over(assignment)
-    alone = tuple(part.key for part in verdict.objects if any(_is_on(name, part.key) for name in fought))
+    alone = tuple(
+        part.key for part in verdict.objects if _is_going(part) or any(_is_on(name, part.key) for name in fought)
+    )
     rest = replace(verdict, objects=tuple(part for part in verdict.objects if part.key not in alone))
     name, conflict = _conflict(rest, refused)
     name = name or _fought_over(rest, seen.heals.get(target, {}))

@@ -10,7 +10,7 @@ is not the one we applied.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from reconciler.core.apply_rules import ObjectRule
@@ -211,7 +211,7 @@ def judge_target(
     all is well is known up to the moment at which the last of its objects was looked at; that something is not, as soon
     as that was seen: what counts towards a bake is never newer than its oldest proof, and bad news waits for nobody."""
     found, reason = _worst(objects)
-    sync = max((part.sync for part in objects), key=_SYNC_ORDER.index, default=Sync.UNKNOWN)
+    sync = worst_sync(objects)
     well = sync is Sync.IN_SYNC and found in (Health.HEALTHY, Health.SUSPENDED)
     return TargetVerdict(
         target,
@@ -226,6 +226,11 @@ def judge_target(
         objects=tuple(objects),
         disabled=disabled,
     )
+
+
+def worst_sync(objects: Iterable[ObjectVerdict]) -> Sync:
+    """The sync of several objects together."""
+    return max((part.sync for part in objects), key=_SYNC_ORDER.index, default=Sync.UNKNOWN)
 
 
 def is_applied(verdict: ObjectVerdict, item: InventoryItem | None) -> bool:

@@ -12,6 +12,8 @@ from reconciler.core.values import clean_text
 
 #: After so long people are told that finalizers hold an object: whoever is to run them does not.
 FINALIZERS_DEADLINE_S = 600.0
+#: The reasons of an object that is being deleted, before that and after it.
+GOING_CODES = frozenset({"Deleting", "FinalizersHold"})
 
 
 def not_ready(live: Manifest) -> Reason | None:

@@ -9,6 +9,7 @@ applied, as it would at every apply.
 
 from __future__ import annotations
 
+import asyncio
 import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -47,6 +48,8 @@ from reconciler.shell.releases import SentRelease
 
 DRY_RUNS_REMEMBERED_MAX = 10_000
 ANSWER_LIFETIME_S = 6 * 3600.0
+#: Judging waits for the server's answers. One that does not answer is not asked again for so many times as long.
+ASKING_PAUSE = 5.0
 #: Targets that are judged before anything else has its turn, and before the first of them is published.
 JUDGED_AT_ONCE = 64
 
@@ -111,6 +114,7 @@ class Judging:
         self._wall_at_zero_s: float | None = None
         self._judged_last: Target | None = None
         self._may_ask = True  # in this round: one refusal is enough, and one silence
+        self._ask_from_s = 0.0  # on the loop's clock
 
     def load(self, facts: dict[tuple[Target, ObjectKey], Facts]) -> None:
         """Take in the facts that an earlier boot stored."""
@@ -185,7 +189,7 @@ class Judging:
         due = {target for target, at_s in self._unwell.items() if at_s <= now.monotonic}
         found = (target for target in self._dirty | due if target in self._sent and not writes.is_unsettled(target))
         targets = sorted(found)
-        self._may_ask = True
+        self._may_ask = asyncio.get_running_loop().time() >= self._ask_from_s
         if len(targets) > JUDGED_AT_ONCE:
             # Each has its turn, however often those before it are due again.
             start = bisect.bisect_right(targets, self._judged_last) if self._judged_last is not None else 0
@@ -309,12 +313,16 @@ class Judging:
         if not self._may_ask:
             return None
         answer: Answer
+        loop = asyncio.get_running_loop()
+        asked_s = loop.time()
         try:
             after = await kube.apply(manifest, uid=uid, force=True, dry_run=True)
             answer = same_after_dry_run(live, after) or changed_by(live, after)
         except KubeError as error:
             observer.failed(error)
             self._may_ask = error.answered
+            if not error.answered:
+                self._ask_from_s = loop.time() + ASKING_PAUSE * (loop.time() - asked_s)
             if not (error.permanent and error.answered) or error.status == 404:
                 return None  # it passes; or the object is gone, which its watch or the next list will tell
             answer = error.reason

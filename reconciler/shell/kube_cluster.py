@@ -71,6 +71,8 @@ DISCOVERY_INTERVAL_S = 30.0
 SCHEMA_INTERVAL_S = 300.0
 #: Writes wait for it, and go on without it.
 SCHEMA_TIMEOUT_S = 10.0
+#: Who asks what an apply would do waits for the answer. Longer than a webhook has by default.
+DRY_RUN_TIMEOUT_S = 15.0
 #: A page is ten times its bytes while it is read, and what that takes is not all given back: pages of 500 made a daemon
 #: of 2,400 objects a seventh larger.
 LIST_PAGE_OBJECTS = 100
@@ -227,7 +229,13 @@ class KubeCluster(KubeExchange):
         attempt = Attempt(writes=not dry_run, key=key, identity=identity)
         try:
             answer = await self._json(
-                "PATCH", path, attempt, query=tuple(query), body=body, content_type="application/apply-patch+yaml"
+                "PATCH",
+                path,
+                attempt,
+                query=tuple(query),
+                body=body,
+                content_type="application/apply-patch+yaml",
+                timeout_s=DRY_RUN_TIMEOUT_S if dry_run else None,
             )
         except FieldConflictError as error:
             if uid:

@@ -27,7 +27,7 @@ from reconciler.core.actions import (
 )
 from reconciler.core.admit import WINDOW_S, Spend
 from reconciler.core.apply_rules import rules_from_text
-from reconciler.core.heal import CONTESTED_WINDOW_S, HEALS_LEDGER, drifted_fields, fought_over, heal_scope
+from reconciler.core.heal import CONTESTED_WINDOW_S, HEALS_LEDGER, drifted_fields, fought_over, has_drifted, heal_scope
 from reconciler.core.model import (
     Assignment,
     Intent,
@@ -38,7 +38,6 @@ from reconciler.core.model import (
     ObjectKey,
     Reason,
     RolloutTarget,
-    Sync,
     Target,
     TargetState,
     TargetVerdict,
@@ -196,7 +195,7 @@ def drifted(
     return {
         target: verdict
         for target, verdict in verdicts.items()
-        if verdict.sync in (Sync.DIFFERS, Sync.MISSING) and not intents.get(target, _NOTHING_INTENDED).pending
+        if has_drifted(verdict) and not intents.get(target, _NOTHING_INTENDED).pending
     }
 
 

@@ -27,6 +27,7 @@ from reconciler.shell.kube_errors import KubeError
 from reconciler.shell.perform import Later, Wanted, perform
 from reconciler.sim.admission import Answer, Review
 from tests.contract.api import MERGE, Api
+from tests.races import NotThereYet
 
 OWNER = "0123456789abcdef0123456789abcdef"
 TARGET = Target("sample/orders", "c0")
@@ -124,23 +125,6 @@ def managers(live: Manifest) -> list[tuple[str, str]]:
 def read(api: Api, plural: str = "configmaps") -> Manifest:
     found: Manifest = api.get(plural, "a").expect(200)
     return found
-
-
-class NotThereYet:
-    """A cluster that was asked first before somebody else made the object."""
-
-    def __init__(self, kube: KubeCluster) -> None:
-        self._kube = kube
-        self._asked = False
-
-    async def get(self, version: str, key: ObjectKey) -> Manifest | None:
-        if self._asked:
-            return await self._kube.get(version, key)
-        self._asked = True
-        return None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._kube, name)
 
 
 # ---- adoption ------------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from tests.faults import faults
 from tests.faults.exchange import Asked
 from tests.faults.faults import Fault
 from tests.faults.parts import connected, impatient, kubeconfig_through, namespace_for, path_of, proxied, put
+from tests.races import NotThereYet
 
 pytestmark = pytest.mark.controlplane
 
@@ -56,23 +57,6 @@ class Nobody:
     def gone(self, key: ObjectKey) -> None: ...
 
     def failed(self, error: KubeError) -> None: ...
-
-
-class ReadBefore:
-    """A cluster that was read first before the object was there."""
-
-    def __init__(self, kube: KubeCluster) -> None:
-        self._kube = kube
-        self._read = False
-
-    async def get(self, version: str, key: ObjectKey) -> Manifest | None:
-        if self._read:
-            return await self._kube.get(version, key)
-        self._read = True
-        return None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._kube, name)
 
 
 async def permit() -> Later | None:
@@ -121,7 +105,7 @@ def test_what_somebody_made_at_the_same_moment_is_never_ours(
                     }
                     theirs = put(control_plane, {**manifest, "metadata": plain, "data": {"a": "1"}})
                     rule = proxy.play(fault, when=creates, times=1)
-                    assert isinstance(await carry_out(Verb.APPLY, manifest, ReadBefore(cluster)), Later), fault
+                    assert isinstance(await carry_out(Verb.APPLY, manifest, NotThereYet(cluster)), Later), fault
                     assert rule.played == 1
                     for verb in (Verb.APPLY, Verb.DELETE):
                         refused = await carry_out(verb, manifest, cluster)

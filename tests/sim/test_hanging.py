@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 
 from reconciler.core.model import Now, Reason, Target
 from reconciler.shell.daemon import DaemonSettings
+from reconciler.shell.judging import ASKING_PAUSE
+from reconciler.shell.kube_cluster import DRY_RUN_TIMEOUT_S
 from reconciler.shell.kube_exchange import WRITE_TIMEOUT_S
 from reconciler.shell.perform import Later
 from reconciler.shell.performing import AT_ONCE
 from reconciler.shell.retries import RETRY_MAX_S, Retries
+from reconciler.sim.admission import Answer, Review, Webhook
 from reconciler.sim.plan import Fault, FaultKind
 from reconciler.sim.scenarios import application_file
 from reconciler.sim.world import World
@@ -137,3 +141,43 @@ def test_who_came_to_nothing_slowly_is_slow_until_it_comes_to_something_or_fails
     retries.put_off(target, failed, now, slow=True)
     retries.clear()
     assert not retries.is_slow(target), "the whole cluster was away"
+
+
+def test_a_question_that_hangs_holds_judging_up_for_a_sixth_of_the_time_at_most() -> None:
+    """Live is not what was sent, for a webhook rewrites it, and the server hangs when it is asked whether it would."""
+    asked: list[float] = []
+
+    class HangingQuestions:
+        on = False
+
+        async def io(self, point: str) -> Fault:
+            if not (self.on and point.startswith("c0 PATCH") and point.endswith("/namespaces/app0/configmaps/app0-0")):
+                return Fault()
+            asked.append(asyncio.get_running_loop().time())
+            return Fault(FaultKind.BLACK_HOLE)
+
+    plan = HangingQuestions()
+
+    def localize(review: Review) -> Answer:
+        assert review.object is not None
+        tag = review.object["data"]["tag"]
+        plan.on = plan.on or tag == "2.0"  # it is written: what comes now are questions
+        operation = {"op": "replace", "path": "/data/tag", "value": f"site-{tag}"}
+        return Answer(patch=[] if tag.startswith("site-") else [operation])
+
+    async def story(world: World) -> None:
+        cluster = world.clusters["c0"]
+        webhook = Webhook("localize.example.com", localize, mutating=True, namespace="app0", resources=("configmaps",))
+        cluster.server.webhooks.append(webhook)
+        push(world, "app0", "2.0")
+        await world.until(lambda: len(asked) > 0, 3000, every_s=1)
+        asked.clear()
+        for _ in range(10):
+            drift(world, ["app1"])
+            await world.until(lambda: not drifted(world, ["app1"]), DRY_RUN_TIMEOUT_S + 5, every_s=1)
+            await world.sleep(700)  # so that none of these repairs is one of several in a row
+        gaps = [later - earlier for earlier, later in itertools.pairwise(asked)]
+        assert gaps
+        assert min(gaps) >= (1 + ASKING_PAUSE) * DRY_RUN_TIMEOUT_S
+
+    play_fleet(story, clusters=1, applications=2, plan=plan)

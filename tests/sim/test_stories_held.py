@@ -33,3 +33,38 @@ def test_who_holds_a_deleted_object_is_told_after_the_deadline() -> None:
         assert stage.waits("app0") == {}
 
     tell(story, files={path_of("app0"): application_file("app0", "1.0", 1)})
+
+
+def test_what_is_beside_an_object_that_is_held_is_repaired() -> None:
+    async def story(stage: Stage) -> None:
+        await installed(stage)
+        cluster = stage.world.clusters["c1"]
+        cluster.edit("", "ConfigMap", "app0", "app0-0", {"metadata": {"finalizers": ["example.org/hold"]}})
+        cluster.delete("", "ConfigMap", "app0", "app0-0")
+        for wait_s in (60, 900):  # before the deadline, and after it
+            await stage.world.sleep(wait_s)
+            cluster.edit("", "ConfigMap", "app0", "app0-1", {"data": {"tag": "by-hand"}})
+            await stage.world.sleep(60)
+            beside = cluster.read("", "ConfigMap", "app0", "app0-1")
+            assert beside is not None
+            assert beside["data"] == {"tag": "1.0"}
+        assert stage.waits("app0") == {"sim/app0@c1": "FinalizersHold"}
+
+    tell(story, files={path_of("app0"): application_file("app0", "1.0", 2)})
+
+
+def test_what_is_beside_it_is_only_reported_where_the_policy_says_so() -> None:
+    async def story(stage: Stage) -> None:
+        await installed(stage)
+        cluster = stage.world.clusters["c1"]
+        cluster.edit("", "ConfigMap", "app0", "app0-0", {"metadata": {"finalizers": ["example.org/hold"]}})
+        cluster.delete("", "ConfigMap", "app0", "app0-0")
+        cluster.edit("", "ConfigMap", "app0", "app0-1", {"data": {"tag": "by-hand"}})
+        await stage.world.sleep(900)
+        beside = cluster.read("", "ConfigMap", "app0", "app0-1")
+        assert beside is not None
+        assert beside["data"] == {"tag": "by-hand"}
+        assert stage.waits("app0") == {"sim/app0@c1": "SelfHealOff"}
+
+    only_reported = "  - {type: apply, properties: {selfHeal: false}}\n"
+    tell(story, files={path_of("app0"): application_file("app0", "1.0", 2) + only_reported})
