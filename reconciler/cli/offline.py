@@ -159,6 +159,12 @@ def list_directory(root: Path) -> tuple[dict[str, tuple[str, str]], dict[str, Pa
     return listing, blobs
 
 
+def yaml_files(root: Path) -> dict[str, Path]:
+    """The YAML files in a working tree by their names as they are shown, sorted; links are none."""
+    listing, blobs = list_directory(root)
+    return {name: blobs[blob] for name, (_, blob) in sorted(listing.items()) if blob in blobs and name.endswith(_YAML)}
+
+
 def compile_path(path: Path, scope: Scope | None = None) -> FleetSnapshot:
     """The fleet of a working tree, compiled from nothing."""
     return _compiled(path, scope).snapshot
@@ -212,13 +218,11 @@ def validate(path: Path, scope: Scope | None = None) -> Validated:
         checked["applications"] = len(found.snapshot.applications)  # directories of plain objects are some too
         return Validated(list(found.snapshot.problems), checked)
     if path.is_dir():
-        listing, _ = list_directory(path)
-        names = [name for name, (mode, _) in listing.items() if mode != "120000" and name.endswith(_YAML)]
-        if not names:
+        files = yaml_files(path)
+        if not files:
             says = f"{path} holds no fleet.yaml and no YAML"
             hint = "`reconciler init` writes one"
             return Validated([Problem(FLEET_FILE, 0, 0, Severity.ERROR, "no-fleet", says, hint)], _counts(()))
-        files = {name: path / name for name in sorted(names)}
         says = "there is no fleet.yaml here: every document was checked by itself, and nothing against the clusters"
         hint = "name the repository's root to check all of it"
         problems = [Problem(FLEET_FILE, 0, 0, Severity.WARNING, "no-fleet", says, hint)]
@@ -377,11 +381,7 @@ def waves(policy_file: Path, clusters_path: Path) -> WavesResult:
 
 
 def _documents(path: Path, problems: list[Problem]) -> list[Any]:
-    files: Mapping[str, Path] = {path.name: path}
-    if path.is_dir():
-        listing, _ = list_directory(path)
-        names = [name for name, (mode, _) in listing.items() if mode != "120000" and name.endswith(_YAML)]
-        files = {name: path / name for name in sorted(names)}
+    files = yaml_files(path) if path.is_dir() else {path.name: path}
     values = []
     for name, file in files.items():
         documents, found = parse_file(name, file.read_bytes())

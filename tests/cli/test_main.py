@@ -244,6 +244,14 @@ def test_a_file_name_that_is_no_utf_8_is_a_warning(files: Path) -> None:
     os.rename(fleet + b"/\xff\xfe.txt", fleet + b"/apps/\xff.yaml")
     status, out, _ = ran("validate", "fleet", "-o", "json")
     assert (status, [problem["severity"] for problem in json.loads(out)["problems"]]) == (1, ["error"])
+    # Where there is no fleet.yaml, and in a directory of clusters, it is read like any other.
+    (files / "fleet" / "fleet.yaml").unlink()
+    os.rename(fleet + b"/apps/\xff.yaml", fleet + b"/clusters/\xff.yaml")
+    status, out, err = ran("validate", "fleet", "-o", "json")
+    assert (status, err) == (1, "")
+    assert "clusters/\\xff.yaml" in [problem["file"] for problem in json.loads(out)["problems"]]
+    status, _, err = ran("waves", "--policy", "fleet/policies/rollout.yaml", "--clusters", "fleet/clusters")
+    assert (status, "FileNotFoundError" in err) == (1, False)
 
 
 def test_each_mistake_in_the_settings_has_a_line(files: Path) -> None:
