@@ -189,9 +189,16 @@ MUTANTS = (
     _mutant(
         "never-heal",
         "core.heal",
-        "if verdict.sync not in (Sync.DIFFERS, Sync.MISSING) or (summary is not None and summary.pending):",
-        "if True:",
+        "    if not has_drifted(verdict):",
+        "    if True:",
         story="test_stories_at_rest:test_a_deleted_object_comes_back",
+    ),
+    _mutant(
+        "what-goes-holds-up-what-is-beside-it",
+        "core.heal",
+        "return verdict.sync if len(staying) == len(verdict.objects) else worst_sync(staying)",
+        "return verdict.sync",
+        story="test_stories_held:test_what_is_beside_an_object_that_is_held_is_repaired",
     ),
     _mutant(
         "never-prune",
