@@ -15,12 +15,10 @@ import orjson
 
 from bench.measure import Options, goal
 from bench.real.fleet import FULL_OBJECTS, name_of
-from bench.real.stage import Setup, Stage
+from bench.real.stage import LIVE_PATHS, Setup, Stage
 from tests.control_plane.server import call
 
 RATIO_MAX = 3.0
-PATHS = ("/api/v1/{}/serviceaccounts", "/api/v1/{}/configmaps", "/api/v1/{}/services")
-FLINK = "/apis/flink.apache.org/v1beta1/{}/flinkdeployments"
 REST_S = 5.0
 
 
@@ -28,8 +26,8 @@ def live_bytes(setup: Setup) -> tuple[int, int]:
     """How many objects the fleet's clusters have, and their size as JSON."""
     count = size = 0
     for cluster in setup.fleet.clusters:
-        for path in (*PATHS, FLINK):
-            answer = call(setup.plane.control, "GET", path.format(f"namespaces/{cluster}"))[1]
+        for path in LIVE_PATHS:
+            answer = call(setup.plane.control, "GET", path.format(cluster))[1]
             ours = [item for item in answer["items"] if item["metadata"]["name"].startswith("app-")]
             count += len(ours)
             size += sum(len(orjson.dumps(item)) for item in ours)

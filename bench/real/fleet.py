@@ -27,6 +27,8 @@ FULL_MAX = 1_000
 #: So many applications lie in the directory of a team.
 TEAM = 100
 FULL_OBJECTS = 4
+#: The annotation that says how often an application was changed.
+TAG = "bench.example.com/tag"
 FLEET = """\
 apiVersion: reconciler.dev/v1alpha1
 kind: Fleet
@@ -89,7 +91,7 @@ def flink_deployment(name: str, tag: int) -> dict[str, Any]:
         "metadata": {
             "name": name,
             "labels": {"team": "bench", "flink.apache.org/canary": "true"},
-            "annotations": {"bench.example.com/tag": str(tag)},
+            "annotations": {TAG: str(tag)},
         },
         "spec": {
             "image": f"registry.example.com/{name}:1.{tag}",
@@ -113,7 +115,7 @@ def flink_deployment(name: str, tag: int) -> dict[str, Any]:
 def objects_of(number: int, tag: int, full: bool) -> list[dict[str, Any]]:
     """The objects of an application, without namespace."""
     name = name_of(number)
-    metadata = {"name": name, "labels": {"team": "bench"}, "annotations": {"bench.example.com/tag": str(tag)}}
+    metadata = {"name": name, "labels": {"team": "bench"}, "annotations": {TAG: str(tag)}}
     data = {"topic": f"{name}-in", "group": name, "level": "info", "tag": str(tag)}
     settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
     if not full:

@@ -8,7 +8,7 @@ with Stage() as stage:
 from __future__ import annotations
 
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,12 +19,18 @@ from typing import Any, Self
 from bench.real import clusters as simulated
 from bench.real.clusters import SimulatedClusters
 from bench.real.daemon import AGENT, Daemon
-from bench.real.fleet import FULL_MAX, TEAM, BenchFleet, name_of
+from bench.real.fleet import FULL_MAX, TAG, TEAM, BenchFleet, name_of
 from bench.real.plane import Exchange, Plane
+from tests.control_plane.server import call
 
 #: Whatever does not come within this time per object counts as never.
 PER_OBJECT_S = 2.0
 AT_LEAST_S = 60.0
+#: Where the objects of a cluster are.
+LIVE_PATHS = (
+    *(f"/api/v1/namespaces/{{}}/{plural}" for plural in ("serviceaccounts", "configmaps", "services")),
+    "/apis/flink.apache.org/v1beta1/namespaces/{}/flinkdeployments",
+)
 #: What waits for the audit log looks so often; the times it then reads are the server's.
 LOOK_S = 0.05
 
@@ -71,6 +77,19 @@ class Setup:
         """Wait until the daemon has made `count` writes after `mark`; all it made, in the order of their answers."""
         self.daemon.until(lambda: len(self._writes(mark)) >= count, self.within_s(count), LOOK_S)
         return sorted(self._writes(mark), key=lambda each: each.answered_s)
+
+    def unwritten(self) -> int:
+        """How many objects of the fleet are not live as they were last committed."""
+        live: dict[str, Counter[int]] = defaultdict(Counter)
+        for cluster in self.fleet.clusters:
+            for path in LIVE_PATHS:
+                for item in call(self.plane.control, "GET", path.format(cluster))[1]["items"]:
+                    tag = item["metadata"].get("annotations", {}).get(TAG)
+                    if tag is not None:
+                        live[item["metadata"]["name"]][int(tag)] += 1
+        return sum(
+            self.fleet.object_count([number]) - live[name_of(number)][tag] for number, tag in self.fleet.tags.items()
+        )
 
     def change(self, numbers: Sequence[int]) -> tuple[float, int]:
         """Commit a change of these applications and tell the daemon; when, and the place in the audit log before."""
