@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -254,7 +255,9 @@ def test_validating_webhooks_see_the_result_and_only_what_is_valid(api: Api) -> 
         api.apply("flinkdeployments", "a", {"spec": {"image": "x"}}).expect(200)
         api.delete("flinkdeployments", "a", dryRun="All").expect(200)
     image = {"image": "mirror/x"}
-    assert seen == [("CREATE", False, image), ("UPDATE", False, image), ("DELETE", True, None)]
+    # An API server that began from an older state than the stored one begins anew, and asks a second time.
+    asked = [review for review, _ in itertools.groupby(seen)]
+    assert asked == [("CREATE", False, image), ("UPDATE", False, image), ("DELETE", True, None)]
 
 
 # ---- refusals ----------------------------------------------------------------------------------------------------
