@@ -40,7 +40,7 @@ from reconciler.core.plan_diff import changed_by
 from reconciler.shell.evaluation import Asked, HealthEvaluations
 from reconciler.shell.kube_acting import ActingCluster
 from reconciler.shell.kube_cluster import KubeCluster
-from reconciler.shell.kube_errors import KubeError
+from reconciler.shell.kube_errors import ForbiddenError, KubeError
 from reconciler.shell.limiter import WriteLimits
 from reconciler.shell.live import GroupKind, NotSeen
 from reconciler.shell.observe import Observer
@@ -48,6 +48,8 @@ from reconciler.shell.releases import SentRelease
 
 DRY_RUNS_REMEMBERED_MAX = 10_000
 ANSWER_LIFETIME_S = 6 * 3600.0
+#: A right that is missing may be granted at any time, and a server that has just started knows none yet.
+FORBIDDEN_LIFETIME_S = 300.0
 #: Judging waits for the server's answers. One that does not answer is not asked again for so many times as long.
 ASKING_PAUSE = 5.0
 #: Targets that are judged before anything else has its turn, and before the first of them is published.
@@ -313,6 +315,7 @@ class Judging:
         if not self._may_ask:
             return None
         answer: Answer
+        lifetime_s = ANSWER_LIFETIME_S
         loop = asyncio.get_running_loop()
         asked_s = loop.time()
         try:
@@ -326,10 +329,12 @@ class Judging:
             if not (error.permanent and error.answered) or error.status == 404:
                 return None  # it passes; or the object is gone, which its watch or the next list will tell
             answer = error.reason
+            if isinstance(error, ForbiddenError):
+                lifetime_s = FORBIDDEN_LIFETIME_S
         while len(self._answers) >= DRY_RUNS_REMEMBERED_MAX:
             del self._answers[next(iter(self._answers))]
         # Spread by the key, so that what was asked together is not asked again together.
-        self._answers[key] = _Remembered(answer, now.monotonic + ANSWER_LIFETIME_S * (0.9 + 0.2 * _spread(key)))
+        self._answers[key] = _Remembered(answer, now.monotonic + lifetime_s * (0.9 + 0.2 * _spread(key)))
         return answer
 
 

@@ -248,6 +248,7 @@ class Performing:
         self._running[intent.target].asked_s = now.monotonic
         cluster = self.kube.acting_for(sent.source)
         outcome = await perform(intent, wanted, cluster, observer, lambda: self._permit(intent, batch), now.wall)
+        outcome = self.retries.believed(intent.target, outcome)
         result = "later" if isinstance(outcome, Later) else str(outcome.state)
         self.context.metrics.add("intents", verb=str(intent.verb), outcome=result)
         if isinstance(outcome, Later) or outcome.reason is not None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 
-from reconciler.core.model import Now, Reason, Target
+from reconciler.core.model import IntentResult, IntentState, Now, Reason, Target
 from reconciler.shell.perform import Later
 
 RETRY_START_S = 1.0
@@ -22,15 +22,22 @@ RETRY_MAX_S = 60.0
 NOT_SENT = frozenset({"WriteLimit", "Abandoned", "NamespaceNotActive", "DefinitionNotEstablished"})
 #: Reasons that hold for everything the lane would write: asking again for each target is work, and news to nobody.
 WHOLE_LANE = frozenset({"WriteLimit", "TooManyRequests"})
+#: Refusals that may pass by themselves: an API server that has just started answers before it has read the role
+#: bindings, and what is granted is known to each of several servers a moment later.
+DOUBTED = frozenset({"Forbidden", "ImpersonationForbidden"})
+#: How often in a row one of them is heard before it is believed: 15 s with the pauses between.
+DOUBTED_TIMES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """After `failures` attempts the target is tried again at `at_s` (Now.monotonic)."""
+    """After `failures` attempts the target is tried again at `at_s` (Now.monotonic); the last `alike` of them gave a
+    reason of the same code."""
 
     failures: int
     at_s: float
     reason: Reason
+    alike: int = 0
 
 
 class Retries:
@@ -61,6 +68,14 @@ class Retries:
     def is_slow(self, target: Target) -> bool:
         """True if its last attempt took long and came to nothing."""
         return target in self._slow
+
+    def believed(self, target: Target, outcome: IntentResult | Later) -> IntentResult | Later:
+        """`outcome`, or a later try where it is a refusal that was not heard often enough to be believed."""
+        if isinstance(outcome, Later) or outcome.state is not IntentState.FAILED or outcome.reason is None:
+            return outcome
+        wait, code = self._waits.get(target), outcome.reason.code
+        heard = 1 + (wait.alike if wait is not None and wait.reason.code == code else 0)
+        return Later(outcome.reason) if code in DOUBTED and heard < DOUBTED_TIMES else outcome
 
     def due_since(self, target: Target) -> float:
         """Since when it may be tried: Now.monotonic, 0 if it does not wait."""
@@ -96,7 +111,8 @@ class Retries:
         if counted:
             self._in_doubt.add(target)
             (self._slow.add if slow else self._slow.discard)(target)
-        self._waits[target] = Retry(failures, now.monotonic + delay_s, later.reason)
+        alike = previous.alike if previous is not None and previous.reason.code == later.reason.code else 0
+        self._waits[target] = Retry(failures, now.monotonic + delay_s, later.reason, alike + 1)
 
     def put_off_all(self, first: Target, targets: Iterable[Target], later: Later) -> None:
         """The cluster does not answer, or takes no more for now, as `first` was told: none of `targets` is tried before

@@ -36,6 +36,7 @@ AMBIGUOUS: list[tuple[Fault, bool]] = [
     (faults.INTERNAL, False),
     (faults.Gateway(502), False),
     (faults.CONFLICT, False),
+    (faults.FORBIDDEN, False),  # as an API server says that has just started, and has read no role binding yet
     (faults.Says(429, "TooManyRequests", retry_after_s=1), False),
 ]
 

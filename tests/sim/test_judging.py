@@ -14,10 +14,11 @@ from reconciler.core.health import Thresholds
 from reconciler.core.health_rules import NO_POLICIES
 from reconciler.core.model import Manifest, Now, ObjectKey, Reason, Sync, Target, TargetVerdict
 from reconciler.shell.evaluation import HealthEvaluations, InlineEvaluator
-from reconciler.shell.judging import ANSWER_LIFETIME_S, JUDGED_AT_ONCE, Judged, Judging
+from reconciler.shell.judging import ANSWER_LIFETIME_S, FORBIDDEN_LIFETIME_S, JUDGED_AT_ONCE, Judged, Judging
 from reconciler.shell.kube_errors import (
     BusyError,
     DryRunRefusedError,
+    ForbiddenError,
     KubeError,
     NotFoundError,
     Outcome,
@@ -144,6 +145,18 @@ def test_an_answer_is_not_believed_for_ever() -> None:
     assert bench.server.asked == 1
     bench.at_s += 0.4 * ANSWER_LIFETIME_S
     bench.look()
+    assert bench.server.asked == 2
+
+
+def test_a_missing_right_may_be_granted_at_any_time_and_is_asked_for_again_soon() -> None:
+    bench = Bench(ForbiddenError(Reason("Forbidden", "no right to patch"), status=403))
+    bench.look()
+    bench.at_s += 0.8 * FORBIDDEN_LIFETIME_S
+    bench.look()
+    assert bench.server.asked == 1
+    bench.server.answer = bench.server.cache.live(JOB)  # type: ignore[assignment]  # it is there
+    bench.at_s += 0.4 * FORBIDDEN_LIFETIME_S
+    assert bench.look().sync is Sync.IN_SYNC
     assert bench.server.asked == 2
 
 

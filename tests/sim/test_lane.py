@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.core.model import IntentState, Now, Reason, RolloutState, Target, TargetState
+from reconciler.core.model import IntentResult, IntentState, Now, Reason, RolloutState, Target, TargetState
 from reconciler.shell.daemon import DaemonSettings
 from reconciler.shell.limiter import Limiter, WriteLimits
 from reconciler.shell.perform import Later
@@ -310,6 +310,26 @@ def test_others_are_put_off_as_long_as_who_was_told_to_wait_and_not_as_the_longe
     retries.put_off(first, later, now)
     retries.put_off_all(first, [stuck, second], later)
     assert [retries.ready(each, Now(1e9, 100.6, 1)) for each in (stuck, first, second)] == [False, True, True]
+
+
+def test_a_missing_right_is_believed_when_it_was_heard_often_enough_in_a_row() -> None:
+    retries, now, target = Retries(), Now(1e9, 100.0, 1), Target("fleet/app", "c0")
+
+    def hears(code: str) -> bool:
+        """Hear `code`: True if it is believed."""
+        outcome = retries.believed(target, IntentResult("i", IntentState.FAILED, Reason(code, "no")))
+        if isinstance(outcome, Later):
+            retries.put_off(target, outcome, now)
+        return not isinstance(outcome, Later)
+
+    for _ in range(9):
+        retries.put_off(target, Later(Reason("NoAnswer", "the API server is restarted")), now)
+    for code in ("Forbidden", "ImpersonationForbidden"):
+        assert [hears(code) for _ in range(5)] == [False] * 4 + [True]
+    assert hears("Denied")
+    assert [hears("Forbidden") for _ in range(3)] == [False] * 3
+    retries.done(target)
+    assert [hears("Forbidden") for _ in range(5)] == [False] * 4 + [True]
 
 
 def test_less_than_one_a_second_is_a_limit_too() -> None:
