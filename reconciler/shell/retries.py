@@ -31,13 +31,11 @@ DOUBTED_TIMES = 5
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """After `failures` attempts the target is tried again at `at_s` (Now.monotonic); the last `alike` of them gave a
-    reason of the same code."""
+    """After `failures` attempts the target is tried again at `at_s` (Now.monotonic)."""
 
     failures: int
     at_s: float
     reason: Reason
-    alike: int = 0
 
 
 class Retries:
@@ -47,6 +45,7 @@ class Retries:
         self._waits: dict[Target, Retry] = {}
         self._in_doubt: set[Target] = set()
         self._slow: set[Target] = set()
+        self._heard: dict[Target, int] = {}  # how often in a row a refusal that may pass by itself
 
     def of(self, target: Target) -> Retry | None:
         """Why the writes of `target` wait, and until when; None if they do not."""
@@ -71,11 +70,17 @@ class Retries:
 
     def believed(self, target: Target, outcome: IntentResult | Later) -> IntentResult | Later:
         """`outcome`, or a later try where it is a refusal that was not heard often enough to be believed."""
-        if isinstance(outcome, Later) or outcome.state is not IntentState.FAILED or outcome.reason is None:
+        heard = self._heard.pop(target, 0) + 1
+        if isinstance(outcome, Later):
+            if outcome.reason.code in NOT_SENT:
+                self._heard[target] = heard - 1
             return outcome
-        wait, code = self._waits.get(target), outcome.reason.code
-        heard = 1 + (wait.alike if wait is not None and wait.reason.code == code else 0)
-        return Later(outcome.reason) if code in DOUBTED and heard < DOUBTED_TIMES else outcome
+        reason = outcome.reason
+        refused = outcome.state is IntentState.FAILED and reason is not None and reason.code in DOUBTED
+        if reason is None or not refused or heard >= DOUBTED_TIMES:
+            return outcome
+        self._heard[target] = heard
+        return Later(reason)
 
     def due_since(self, target: Target) -> float:
         """Since when it may be tried: Now.monotonic, 0 if it does not wait."""
@@ -87,16 +92,19 @@ class Retries:
         self._waits.pop(target, None)
         self._in_doubt.discard(target)
         self._slow.discard(target)
+        self._heard.pop(target, None)
 
     def clear(self) -> None:
         """Everything may be tried again now, and nothing is slow on a cluster that is back; what is in doubt stays
         so."""
         self._waits.clear()
         self._slow.clear()
+        self._heard.clear()
 
     def keep(self, pending: Callable[[Target], bool], assigned: Container[Target]) -> None:
         """Forget targets that have nothing `pending`, and doubts about those that are not `assigned` anything."""
         self._waits = {target: wait for target, wait in self._waits.items() if pending(target)}
+        self._heard = {target: times for target, times in self._heard.items() if pending(target)}
         self._in_doubt = {target for target in self._in_doubt if target in assigned}
         self._slow = {target for target in self._slow if target in assigned}
 
@@ -111,8 +119,7 @@ class Retries:
         if counted:
             self._in_doubt.add(target)
             (self._slow.add if slow else self._slow.discard)(target)
-        alike = previous.alike if previous is not None and previous.reason.code == later.reason.code else 0
-        self._waits[target] = Retry(failures, now.monotonic + delay_s, later.reason, alike + 1)
+        self._waits[target] = Retry(failures, now.monotonic + delay_s, later.reason)
 
     def put_off_all(self, first: Target, targets: Iterable[Target], later: Later) -> None:
         """The cluster does not answer, or takes no more for now, as `first` was told: none of `targets` is tried before
