@@ -165,7 +165,6 @@ class Follower:
                     count += 1
                     if self._mirror.metrics is not None:
                         self._mirror.metrics.add("watch_events")
-                    self._watch_backoff.succeeded()
         return count
 
     async def _handle(self, event: WatchEvent, steps: InOrder, deletions: Beside) -> None:
@@ -197,6 +196,7 @@ class Follower:
             self._mirror.heard()
             return
         self._resume_from = settled.version
+        self._watch_backoff.succeeded()  # not by what only comes again, after what fails again
         self._observed(settled.at_s)
 
     # ---- lists -------------------------------------------------------------------------------------------------

@@ -78,6 +78,30 @@ async def test_one_deletion_that_cannot_be_confirmed_brings_back_what_came_after
 
 
 @simulated
+async def test_a_deletion_that_can_never_be_confirmed_is_asked_for_ever_more_seldom() -> None:
+    api = SmallApi()
+    api.put("a", {"k": 1})
+    async with observing(api, check_interval_s=1000) as world:
+        await asyncio.sleep(1)
+        api.refuse["GET flinkdeployments"] = failure(500, "InternalError", "no")
+        api.drop("a")
+        for number in range(300):  # events go on, and are known meanwhile
+            api.put("b", {"k": number})
+            await asyncio.sleep(1)
+        assert 10 < len(api.watched_from) < 25
+        assert world.spec("b")["k"] > 260
+        del api.refuse["GET flinkdeployments"]
+        await asyncio.sleep(31)
+        assert world.spec("a") is None
+        world.assert_true_to_the_cluster()
+        # What is settled begins the pauses anew.
+        watched = len(api.watched_from)
+        api.cut_watches()
+        await asyncio.sleep(1.5)
+        assert len(api.watched_from) == watched + 1
+
+
+@simulated
 async def test_an_object_that_is_made_anew_while_its_deletion_is_confirmed_is_there() -> None:
     api = SmallApi()
     api.put("a", {"k": 1})
